@@ -181,9 +181,7 @@ def _read_dataclass(kind: Any, plain: Any, where: str) -> Any:
     required = [
         f.name
         for f in fields
-        if f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-        and f.name not in values
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and f.name not in values
     ]
     if required:
         raise SettingError(f"{kind.__name__} needs: {', '.join(required)}", where=where)

@@ -60,9 +60,7 @@ class MissingExtraError(HerdError):
     exit_code = 5
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f"the optional package '{package}' is not installed", mend=f"pip install 'herd[{extra}]'"
-        )
+        super().__init__(f"the optional package '{package}' is not installed", mend=f"pip install 'herd[{extra}]'")
 
 
 class StorageError(HerdError):

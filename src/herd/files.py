@@ -103,9 +103,7 @@ def write_jsonl(path: Path, rows: Iterable[object]) -> int:
     """Write rows as JSON lines (gzip when the name ends in .gz); returns how many."""
     count = 0
     with atomic_file(path) as handle:
-        packed = (
-            gzip.GzipFile(fileobj=handle, mode="wb", filename="", mtime=0) if path.suffix == ".gz" else None
-        )
+        packed = gzip.GzipFile(fileobj=handle, mode="wb", filename="", mtime=0) if path.suffix == ".gz" else None
         for row in rows:
             (packed or handle).write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
             count += 1

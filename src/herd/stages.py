@@ -134,9 +134,7 @@ class Runner:
         spent_before = _spent(scratch)
         started = time.monotonic()
         with storage_errors(work), _clock(scratch, spent_before, started):
-            metrics = dict(
-                _function(stage.run)(Context(out, scratch, stage.settings, inputs, progress)) or {}
-            )
+            metrics = dict(_function(stage.run)(Context(out, scratch, stage.settings, inputs, progress)) or {})
             seconds = spent_before + time.monotonic() - started
             self._sign(stage, out, metrics, seconds)
             self.path(stage).parent.mkdir(parents=True, exist_ok=True)
@@ -162,9 +160,7 @@ class Runner:
 
 def _function(name: str) -> Callable[[Context], Mapping[str, Any] | None]:
     module, _, attribute = name.partition(":")
-    function: Callable[[Context], Mapping[str, Any] | None] = getattr(
-        importlib.import_module(module), attribute
-    )
+    function: Callable[[Context], Mapping[str, Any] | None] = getattr(importlib.import_module(module), attribute)
     return function
 
 
