@@ -1,0 +1,26 @@
+"""Text to ids and back: tokenizer, chat format, dialogues with their loss mask, streaming. Imports no torch."""
+
+from herd.text.chat import Dialogue, Kind, encode_dialogue, encode_prompt, parse_reply, parse_text
+from herd.text.dialogues import message_from_dict, message_to_dict, read_dialogues, write_dialogues
+from herd.text.message import Message, ToolCall
+from herd.text.show import show_dialogue
+from herd.text.stream import StreamDecoder
+from herd.text.tokenizer import Tokenizer
+
+__all__ = [
+    "Dialogue",
+    "Kind",
+    "Message",
+    "StreamDecoder",
+    "Tokenizer",
+    "ToolCall",
+    "encode_dialogue",
+    "encode_prompt",
+    "message_from_dict",
+    "message_to_dict",
+    "parse_reply",
+    "parse_text",
+    "read_dialogues",
+    "show_dialogue",
+    "write_dialogues",
+]
