@@ -1,0 +1,33 @@
+"""The random start of a model.
+
+The paper never published its initialisation. We chose the common one: normal with standard deviation 0.02, and the two
+matrices of each layer that write into the residual stream narrower by 1/sqrt(2 * layers) (GPT-2), so that the stream's
+variance does not grow with depth; norms start at one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from herd.llama.model import Llama
+
+STANDARD_DEVIATION = 0.02
+_WRITES_TO_STREAM = ("o_proj.weight", "down_proj.weight")
+
+
+@torch.no_grad()
+def init_weights(model: Llama, seed: int) -> None:
+    """Fill every parameter from `seed` alone: the same bits for the same config, whatever ran before."""
+    generator = torch.Generator().manual_seed(seed)
+    narrow = STANDARD_DEVIATION / math.sqrt(2 * model.config.n_layers)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            nn.init.ones_(parameter)
+            continue
+        std = narrow if name.endswith(_WRITES_TO_STREAM) else STANDARD_DEVIATION
+        # drawn in fp32 on the CPU, so that neither the device nor the dtype changes the draw
+        values = torch.empty(parameter.shape).normal_(0.0, std, generator=generator)
+        parameter.copy_(values)
