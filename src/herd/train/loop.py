@@ -1,0 +1,230 @@
+"""The one training loop. Objectives say what the loss is, sources what it is computed on; the loop owns the mean.
+
+    result = train(model, LanguageModelling(), source, settings, folder, progress)
+
+The model is trained in place. A run that was killed goes on from `folder/checkpoints` and ends in the same weights,
+bit for bit, as one that was never stopped: batches are a function of the step, and checkpoints only look.
+It does not cover parallelism: one process, one device.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from herd.config import to_plain
+from herd.errors import ArtifactError, InputError, SettingError
+from herd.progress import Progress, Silent
+from herd.train import checkpoints
+from herd.train.averaging import WeightAverage
+from herd.train.batch import Batch, BatchSource
+from herd.train.guards import Guard
+from herd.train.history import History, StepRecord, TrainResult
+from herd.train.interrupts import Interrupts
+from herd.train.objectives.terms import Objective
+from herd.train.optimiser import Optimiser
+from herd.train.schedule import lr_at
+from herd.train.settings import TrainSettings
+
+Validate = Callable[[nn.Module], Mapping[str, float]]
+
+# Settings that change when things are looked at or kept, never the weights: a run may be resumed with others.
+_HARMLESS = {"keep", "validate_every", "spike_factor", "spike_margin", "spike_window"}
+
+
+def train(
+    model: nn.Module,
+    objective: Objective,
+    source: BatchSource,
+    settings: TrainSettings,
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    validate: Validate | None = None,
+) -> TrainResult:
+    """Train `model` in place for `settings.steps` updates; `folder` holds history and checkpoints.
+
+    `validate(model)` is called every `settings.validate_every` steps and at the end; its figures enter the history.
+    Raises TrainingError (not finite, spike), StorageError (disk full), ArtifactError (no usable checkpoint),
+    SettingError (a checkpoint of another run), KeyboardInterrupt after Ctrl-C, with a checkpoint written.
+    """
+    run = _Run(model, objective, source, settings, Path(folder), progress or Silent(), validate)
+    try:
+        with Interrupts() as interrupts:
+            while run.step < settings.steps:
+                run.one_step()
+                if interrupts.asked:
+                    run.save_checkpoint()
+                    raise KeyboardInterrupt
+                run.save_checkpoint_if_due()
+        return run.finish()
+    finally:
+        run.history.close()
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, objective: Objective, batches: list[Batch]) -> float:
+    """The objective's mean over batches, without training: the validation loss."""
+    terms = [objective.terms(model, batch) for batch in batches]
+    count = sum(float(term.count) for term in terms)
+    if not count:
+        raise InputError("nothing to validate on: no token or pair counts in these batches")
+    return sum(float(term.total) for term in terms) / count
+
+
+class _Run:
+    """The state of one run, and its moves."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        source: BatchSource,
+        settings: TrainSettings,
+        folder: Path,
+        progress: Progress,
+        validate: Validate | None,
+    ) -> None:
+        self.model, self.objective, self.source, self.settings = model, objective, source, settings
+        self.folder, self.progress, self.validate = folder, progress, validate
+        self.step = self.tokens = self.saved_at = 0
+        self.seconds = 0.0
+        self.optimiser, self.average, self.guard = Optimiser(model, settings), WeightAverage(), Guard(settings)
+        found = checkpoints.load_newest(folder / "checkpoints", progress)
+        if found:
+            self._restore(found)
+        self.history = History(folder, keep_until=self.step)
+        self.saved_clock = time.monotonic()
+
+    def one_step(self) -> None:
+        """One optimiser update: forward and backward of every microbatch, mean, clip, AdamW, averaging."""
+        started = time.perf_counter()
+        batches = self.source.batch(self.step)
+        number = self.step + 1
+        loss, count, metrics = self._forward_backward(batches)
+        norm = self.optimiser.mean_and_clip(count)
+        trouble = self.guard.trouble(number, loss, norm)
+        if trouble:
+            raise self.guard.stop(trouble, number, batches, self.folder)
+        self.guard.accept(loss)
+        lr = lr_at(self.settings, number)
+        self.optimiser.step(lr)
+        self.step = number
+        self._enter_average()
+        took = time.perf_counter() - started
+        n_tokens = sum(batch.n_tokens for batch in batches)
+        self.tokens, self.seconds = self.tokens + n_tokens, self.seconds + took
+        if self.settings.validate_every and number % self.settings.validate_every == 0 and number < self.settings.steps:
+            metrics |= self._validation()
+        self.history.append(StepRecord(number, self.tokens, loss, lr, norm, n_tokens / took, metrics))
+        facts = {"loss": loss, "lr": lr, "tokens/s": n_tokens / took}
+        self.progress.update(number, self.settings.steps, "steps", facts)
+
+    def _forward_backward(self, batches: list[Batch]) -> tuple[float, float, dict[str, float]]:
+        """Summed gradients on the masters; mean loss, count, mean metrics."""
+        total = count = 0.0
+        sums: dict[str, float] = {}
+        for batch in batches:
+            terms = self.objective.terms(self.optimiser.compute, batch)
+            terms.total.backward()  # type: ignore[no-untyped-call]
+            self.optimiser.collect()
+            total, count = total + float(terms.total.detach()), count + float(terms.count)
+            for name, value in terms.metrics.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+        if not count:
+            raise InputError(
+                f"nothing to learn in step {self.step + 1}: no {self.objective.unit[:-1]} counts",
+                mend="check the loss mask of the data: `herd inspect dialogue FILE` shows it",
+            )
+        return total / count, count, {name: value / count for name, value in sums.items()}
+
+    def _enter_average(self) -> None:
+        every, annealing = self.settings.average_every, self.settings.anneal_steps
+        into = self.step - (self.settings.steps - annealing)
+        if annealing and every and into > 0 and into % every == 0:
+            self.average.add(self.model)
+
+    def _validation(self) -> dict[str, float]:
+        return dict(self.validate(self.model)) if self.validate else {}
+
+    def finish(self) -> TrainResult:
+        """The last checkpoint, the averaged weights, the last validation."""
+        if self.settings.checkpoint_every_steps or self.settings.checkpoint_every_seconds:
+            self.save_checkpoint()
+        self.average.copy_to(self.model)
+        records = self.history.records
+        metrics = {"loss": records[-1].loss} if records else {}
+        metrics |= dict(records[-1].metrics) if records else {}
+        return TrainResult(records, self.tokens, self.seconds, metrics | self._validation())
+
+    def save_checkpoint_if_due(self) -> None:
+        steps, seconds = self.settings.checkpoint_every_steps, self.settings.checkpoint_every_seconds
+        late = bool(seconds) and time.monotonic() - self.saved_clock >= seconds
+        if late or (steps and self.step % steps == 0):
+            self.save_checkpoint()
+
+    def save_checkpoint(self) -> None:
+        """Write `checkpoints/step-N`, unless this step has one."""
+        if self.saved_at == self.step:
+            return
+        tensors: dict[str, Mapping[str, Tensor]] = {
+            "model": dict(self.model.named_parameters()),
+            "optimiser": dict(self.optimiser.moments()) | {"torch_rng_state": torch.get_rng_state()},
+        }
+        if self.average.count:
+            tensors["average"] = self.average.mean
+        state = {
+            "step": self.step,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "window": self.guard.window,
+            "average_count": self.average.count,
+            "objective": self.objective.name,
+            "settings": to_plain(self.settings),
+        }
+        checkpoint = checkpoints.Checkpoint(state, tensors)
+        checkpoints.save(self.folder / "checkpoints", checkpoint, self.settings.keep)
+        self.saved_at, self.saved_clock = self.step, time.monotonic()
+
+    def _restore(self, found: checkpoints.Checkpoint) -> None:
+        state = found.state
+        self._refuse_another_run(state)
+        weights = found.tensors["model"]
+        own = dict(self.model.named_parameters())
+        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        if shapes != {name: tuple(param.shape) for name, param in own.items()}:
+            raise ArtifactError("the checkpoint is of a model of another shape", where=str(self.folder))
+        with torch.no_grad():
+            for name, param in own.items():
+                param.copy_(weights[name])
+        optimiser = dict(found.tensors["optimiser"])
+        torch.set_rng_state(optimiser.pop("torch_rng_state"))
+        self.optimiser.load_moments(optimiser)
+        self.optimiser.refresh()
+        self.average.count = int(state["average_count"])
+        self.average.mean = dict(found.tensors.get("average", {}))
+        self.guard = Guard(self.settings, state["window"])
+        self.step = self.saved_at = found.step
+        self.tokens, self.seconds = int(state["tokens"]), float(state["seconds"])
+        self.progress.note(f"going on from checkpoint step-{self.step}")
+
+    def _refuse_another_run(self, state: Mapping[str, object]) -> None:
+        before, now = state["settings"], to_plain(self.settings)
+        assert isinstance(before, dict)
+        changed = [
+            name
+            for name in now
+            if before.get(name) != now[name] and name not in _HARMLESS and not name.startswith("checkpoint_")
+        ]
+        if state["objective"] != self.objective.name:
+            changed.append("objective")
+        if changed:
+            raise SettingError(
+                f"the checkpoints here are of a run with another {', '.join(changed)}",
+                where=str(self.folder),
+                mend="train in a fresh folder, or with the settings that the run began with",
+            )

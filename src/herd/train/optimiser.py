@@ -1,0 +1,89 @@
+"""AdamW over float32 master weights, with the step's mean and the gradient clip in one pass over the gradients.
+
+With `dtype="bfloat16"` the network computes in a bfloat16 copy of the masters, remade after every update; gradients
+of microbatches add up in float32 (paper, section 3.3.2). The caller's model always holds the masters.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from herd.train.settings import TrainSettings
+
+
+class Optimiser:
+    """`compute` is the module to run forward and backward on; `step` applies the summed gradients to the masters."""
+
+    def __init__(self, model: nn.Module, settings: TrainSettings) -> None:
+        self.model, self.settings = model, settings
+        self.masters = {name: param for name, param in model.named_parameters() if param.requires_grad}
+        self.compute: nn.Module = model
+        if settings.dtype == "bfloat16":
+            self.compute = copy.deepcopy(model).to(torch.bfloat16)
+        self._shadow = dict(self.compute.named_parameters()) if self.compute is not model else {}
+        # Matrices decay, gains do not: the vectors are RMSNorm gains, whose natural value is 1 (herd's choice).
+        groups = [
+            {"params": [p for p in self.masters.values() if p.ndim >= 2], "weight_decay": settings.weight_decay},
+            {"params": [p for p in self.masters.values() if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.adamw = torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=settings.peak_lr,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.eps,
+            fused=True,
+        )
+
+    def collect(self) -> None:
+        """After each microbatch's backward: bfloat16 gradients move into the float32 sums of the masters."""
+        for name, shadow in self._shadow.items():
+            if shadow.grad is None or name not in self.masters:
+                continue
+            master = self.masters[name]
+            if master.grad is None:
+                master.grad = shadow.grad.float()
+            else:
+                master.grad.add_(shadow.grad)
+            shadow.grad = None
+
+    @torch.no_grad()
+    def mean_and_clip(self, count: float) -> float:
+        """Divide the summed gradients by `count`, clip their global norm; returns the norm before clipping."""
+        grads = [param.grad for param in self.masters.values() if param.grad is not None]
+        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) / count
+        limit = self.settings.grad_clip
+        shrink = limit / (norm + 1e-6) if limit and norm > limit else 1.0
+        torch._foreach_mul_(grads, shrink / count)
+        return norm
+
+    def step(self, lr: float) -> None:
+        """One AdamW update at rate `lr`; gradients are cleared and the compute copy follows the masters."""
+        for group in self.adamw.param_groups:
+            group["lr"] = lr
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Make the compute copy follow the masters (also after loading a checkpoint)."""
+        for name, shadow in self._shadow.items():
+            shadow.copy_(self.model.get_parameter(name))
+
+    def moments(self) -> Iterator[tuple[str, Tensor]]:
+        """AdamW's state as named tensors: `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`."""
+        for name, param in self.masters.items():
+            for key, value in self.adamw.state.get(param, {}).items():
+                yield f"{key}.{name}", value
+
+    def load_moments(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `moments` gave."""
+        for name, param in self.masters.items():
+            keys = ("step", "exp_avg", "exp_avg_sq")
+            state = {key: tensors[f"{key}.{name}"].clone() for key in keys if f"{key}.{name}" in tensors}
+            if state:
+                self.adamw.state[param] = state

@@ -1,0 +1,198 @@
+"""Where batches come from: rows cut from token shards, rows of packed dialogues, mixtures and phases of these.
+
+Everything is a pure function of the row's number: a `RowSource` gives row n of an endless sequence, `Batches` makes
+the microbatches of a step of them. A resumed run needs no state of the loader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from herd.errors import InputError, SettingError
+from herd.train.batch import Batch, BatchSource
+from herd.train.packing import Ints, Row, Sequenced, collate, pack, packed_row, stream_row
+from herd.train.settings import TrainSettings
+
+
+class TokenStore(Protocol):
+    """Documents as ids: `herd.corpus.shards.Shards` is one."""
+
+    @property
+    def n_documents(self) -> int: ...
+
+    def document(self, index: int) -> NDArray[np.generic]: ...
+
+
+class RowSource(Protocol):
+    """An endless, fixed sequence of rows."""
+
+    def row(self, number: int) -> Row:
+        """Row `number`, counted from 0: the same for the same number, always."""
+        ...
+
+
+def permutation(n: int, seed: int, epoch: int) -> Ints:
+    """The order of n things in one epoch, from explicit numbers only."""
+    return np.random.default_rng((seed, epoch)).permutation(n).astype(np.int64)
+
+
+class TokenStream:
+    """Rows of `seq_len` tokens cut from documents, one after another in a new random order every epoch.
+
+    Every token of every document is an input exactly once an epoch. A document that does not fit goes on in the
+    next row without what came before. `lengths` saves reading every document once when the store knows them.
+    """
+
+    def __init__(self, store: TokenStore, seq_len: int, seed: int, lengths: Sequence[int] | None = None) -> None:
+        self.store, self.seq_len, self.seed = store, seq_len, seed
+        own = getattr(store, "lengths", None) if lengths is None else lengths
+        if own is None:
+            own = [len(store.document(index)) for index in range(store.n_documents)]
+        self._lengths = np.asarray(own, np.int64)
+        self.n_tokens = int(self._lengths.sum())
+        if self.n_tokens < 1:
+            raise InputError("there are no tokens to train on", mend="check the corpus: every document was dropped")
+        self._epochs: dict[int, tuple[Ints, Ints]] = {}
+
+    def row(self, number: int) -> Row:
+        start = number * self.seq_len
+        tokens, documents = self._span(start, start + self.seq_len + 1)
+        return stream_row(tokens, documents)
+
+    def _span(self, start: int, end: int) -> tuple[Ints, Ints]:
+        """Tokens [start, end) of the endless stream, and for each the ordinal of its document in it."""
+        parts: list[NDArray[np.generic]] = []
+        owners: list[int] = []
+        while start < end:
+            epoch, offset = divmod(start, self.n_tokens)
+            order, ends = self._epoch(epoch)
+            place = int(np.searchsorted(ends, offset, side="right"))
+            document = self.store.document(int(order[place]))
+            left = int(ends[place]) - offset  # tokens of this document from here on
+            part = document[len(document) - left :][: end - start]
+            parts.append(part)
+            owners.append(epoch * len(ends) + place)
+            start += len(part)
+        counts = [len(part) for part in parts]
+        return np.concatenate(parts).astype(np.int64), np.repeat(np.asarray(owners, np.int64), counts)
+
+    def _epoch(self, epoch: int) -> tuple[Ints, Ints]:
+        """The order of documents in an epoch and where each ends; the last two epochs are kept."""
+        if epoch not in self._epochs:
+            order = permutation(len(self._lengths), self.seed, epoch)
+            while len(self._epochs) >= 2:
+                del self._epochs[next(iter(self._epochs))]
+            self._epochs[epoch] = (order, np.cumsum(self._lengths[order]))
+        return self._epochs[epoch]
+
+
+class PackedRows:
+    """Rows of whole sequences (dialogues) packed once; every epoch goes through the rows in a new order."""
+
+    def __init__(self, sequences: Sequence[Sequenced], seq_len: int, seed: int, pad: int = 0) -> None:
+        if not any(any(sequence.trained) for sequence in sequences):
+            raise InputError("no token of these dialogues is trained", mend="give dialogues with assistant turns")
+        self.sequences, self.seq_len, self.seed, self.pad = sequences, seq_len, seed, pad
+        self.bins = pack([len(sequence.ids) for sequence in sequences], seq_len)
+        self._orders: dict[int, Ints] = {}
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in one epoch."""
+        return len(self.bins)
+
+    def row(self, number: int) -> Row:
+        return self.packed(self.index(number))
+
+    def index(self, number: int) -> int:
+        """Which of the packed rows stands at place `number` of the endless sequence."""
+        epoch, place = divmod(number, self.n_rows)
+        if epoch not in self._orders:
+            self._orders = {epoch: permutation(self.n_rows, self.seed, epoch)}
+        return int(self._orders[epoch][place])
+
+    def packed(self, index: int) -> Row:
+        """Packed row `index`, 0 to n_rows - 1."""
+        return packed_row([self.sequences[i] for i in self.bins[index]], self.seq_len, self.pad)
+
+
+class Mixture:
+    """Rows of several sources by weight, spread evenly, in counts that are exact.
+
+    Of every `period` rows source s gives round(weight_s * period) (largest remainders), in a fixed interleaving.
+    """
+
+    def __init__(self, sources: Sequence[RowSource], weights: Sequence[float], period: int = 1000) -> None:
+        if len(sources) != len(weights) or not sources or min(weights) < 0 or sum(weights) <= 0:
+            raise SettingError(f"{len(sources)} sources cannot be mixed by the weights {list(weights)}")
+        shares = np.asarray(weights, np.float64) / sum(weights) * period
+        counts = np.floor(shares).astype(np.int64)
+        counts[np.argsort(counts - shares, kind="stable")[: period - counts.sum()]] += 1
+        self.sources, self.counts, self.period = list(sources), counts, period
+        # The j-th of n rows of a source stands at (j + 1/2) / n of the period: as even as can be.
+        places = np.concatenate([(np.arange(n) + 0.5) / max(n, 1) for n in counts])
+        self._order = np.repeat(np.arange(len(counts)), counts)[np.argsort(places, kind="stable")]
+        self._rank = np.zeros(period, np.int64)
+        for source in range(len(counts)):
+            mine = self._order == source
+            self._rank[mine] = np.arange(int(mine.sum()))
+
+    def row(self, number: int) -> Row:
+        cycle, place = divmod(number, self.period)
+        source = int(self._order[place])
+        return self.sources[source].row(cycle * int(self.counts[source]) + int(self._rank[place]))
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The microbatches of every step out of a row source: rows step * R to (step + 1) * R."""
+
+    rows: RowSource
+    settings: TrainSettings
+
+    def batch(self, step: int) -> list[Batch]:
+        count, size = self.settings.rows_per_step, self.settings.rows_per_microbatch
+        numbers = range(step * count, (step + 1) * count)
+        return [collate([self.rows.row(n) for n in numbers[at : at + size]]) for at in range(0, count, size)]
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Sources one after another, e.g. an upsampled mixture while annealing: (first step, source), ascending from 0.
+
+    Each phase's source counts its own steps from 0.
+    """
+
+    phases: Sequence[tuple[int, BatchSource]]
+
+    def __post_init__(self) -> None:
+        starts = [start for start, _ in self.phases]
+        if not starts or starts[0] != 0 or starts != sorted(set(starts)):
+            raise SettingError(f"phases begin at 0 and ascend, not {starts}")
+
+    def batch(self, step: int) -> list[Batch]:
+        start, source = max((phase for phase in self.phases if phase[0] <= step), key=lambda phase: phase[0])
+        return source.batch(step - start)
+
+
+@dataclass(frozen=True)
+class FixedBatches:
+    """The same given steps over and over: validation sets, tests."""
+
+    steps: Sequence[list[Batch]]
+
+    def batch(self, step: int) -> list[Batch]:
+        return self.steps[step % len(self.steps)]
+
+
+def validation_batches(rows: RowSource, n_rows: int, rows_per_batch: int) -> list[Batch]:
+    """The first `n_rows` rows as batches without gradient in mind: the held-out set of `mean_loss`."""
+    numbers = range(n_rows)
+    return [
+        collate([rows.row(n) for n in numbers[at : at + rows_per_batch]]) for at in range(0, n_rows, rows_per_batch)
+    ]
