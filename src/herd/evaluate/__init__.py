@@ -1,0 +1,1 @@
+"""Suites of verified tasks, their statistics, and result files that other programs read."""
