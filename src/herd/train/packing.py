@@ -7,9 +7,9 @@ It does not cut sequences; a stream of documents that may be cut is `sources.Tok
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,13 +34,17 @@ class Sequenced(Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """One row of T tokens: inputs, targets, weights of the targets, document of each token, place within it."""
+    """One row of T tokens: inputs, targets, weights of the targets, document of each token, place within it.
+
+    `extras` are stacked into the batch's: what one objective needs beside these.
+    """
 
     tokens_T: Ints
     targets_T: Ints
     weights_T: Floats
     documents_T: Ints
     positions_T: Ints
+    extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -116,4 +120,5 @@ def collate(rows: Sequence[Row]) -> Batch:
         weights_BT=torch.from_numpy(np.stack([row.weights_T for row in rows])),
         document_ids_BT=torch.from_numpy(documents_BT) if documents_BT.any() else None,
         positions_BT=torch.from_numpy(np.stack([row.positions_T for row in rows])),
+        extras={key: torch.from_numpy(np.stack([row.extras[key] for row in rows])) for key in rows[0].extras},
     )

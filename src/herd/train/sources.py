@@ -29,11 +29,23 @@ class TokenStore(Protocol):
 
 
 class RowSource(Protocol):
-    """An endless, fixed sequence of rows."""
+    """An endless, fixed sequence of rows. Row `number` is `at(index(number))`, the same for the same number, always.
 
-    def row(self, number: int) -> Row:
-        """Row `number`, counted from 0: the same for the same number, always."""
+    Rows that come back in every epoch have the same index each time, so that something can be stored beside them.
+    """
+
+    def index(self, number: int) -> int:
+        """Which row stands at place `number` of the sequence, counted from 0."""
         ...
+
+    def at(self, index: int) -> Row:
+        """The row of that index."""
+        ...
+
+
+def row_of(rows: RowSource, number: int) -> Row:
+    """Row `number` of the sequence."""
+    return rows.at(rows.index(number))
 
 
 def permutation(n: int, seed: int, epoch: int) -> Ints:
@@ -59,8 +71,11 @@ class TokenStream:
             raise InputError("there are no tokens to train on", mend="check the corpus: every document was dropped")
         self._epochs: dict[int, tuple[Ints, Ints]] = {}
 
-    def row(self, number: int) -> Row:
-        start = number * self.seq_len
+    def index(self, number: int) -> int:
+        return number
+
+    def at(self, index: int) -> Row:
+        start = index * self.seq_len
         tokens, documents = self._span(start, start + self.seq_len + 1)
         return stream_row(tokens, documents)
 
@@ -106,18 +121,13 @@ class PackedRows:
         """Rows in one epoch."""
         return len(self.bins)
 
-    def row(self, number: int) -> Row:
-        return self.packed(self.index(number))
-
     def index(self, number: int) -> int:
-        """Which of the packed rows stands at place `number` of the endless sequence."""
         epoch, place = divmod(number, self.n_rows)
         if epoch not in self._orders:
             self._orders = {epoch: permutation(self.n_rows, self.seed, epoch)}
         return int(self._orders[epoch][place])
 
-    def packed(self, index: int) -> Row:
-        """Packed row `index`, 0 to n_rows - 1."""
+    def at(self, index: int) -> Row:
         return packed_row([self.sequences[i] for i in self.bins[index]], self.seq_len, self.pad)
 
 
@@ -142,10 +152,13 @@ class Mixture:
             mine = self._order == source
             self._rank[mine] = np.arange(int(mine.sum()))
 
-    def row(self, number: int) -> Row:
-        cycle, place = divmod(number, self.period)
+    def index(self, number: int) -> int:
+        return number
+
+    def at(self, index: int) -> Row:
+        cycle, place = divmod(index, self.period)
         source = int(self._order[place])
-        return self.sources[source].row(cycle * int(self.counts[source]) + int(self._rank[place]))
+        return row_of(self.sources[source], cycle * int(self.counts[source]) + int(self._rank[place]))
 
 
 @dataclass(frozen=True)
@@ -158,7 +171,7 @@ class Batches:
     def batch(self, step: int) -> list[Batch]:
         count, size = self.settings.rows_per_step, self.settings.rows_per_microbatch
         numbers = range(step * count, (step + 1) * count)
-        return [collate([self.rows.row(n) for n in numbers[at : at + size]]) for at in range(0, count, size)]
+        return [collate([row_of(self.rows, n) for n in numbers[at : at + size]]) for at in range(0, count, size)]
 
 
 @dataclass(frozen=True)
@@ -194,5 +207,5 @@ def validation_batches(rows: RowSource, n_rows: int, rows_per_batch: int) -> lis
     """The first `n_rows` rows as batches without gradient in mind: the held-out set of `mean_loss`."""
     numbers = range(n_rows)
     return [
-        collate([rows.row(n) for n in numbers[at : at + rows_per_batch]]) for at in range(0, n_rows, rows_per_batch)
+        collate([row_of(rows, n) for n in numbers[at : at + rows_per_batch]]) for at in range(0, n_rows, rows_per_batch)
     ]
