@@ -1,0 +1,63 @@
+"""Lines that too many documents share: menus, cookie notices, footers.
+
+Llama 3, section 3.1.1: lines seen more than 6 times in each bucket of 30 million documents are removed. Here the
+corpus of one language is the bucket. A line is counted once for each document, so that a refrain or a speaker's name
+inside one text is not taken for boilerplate.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from herd.corpus.records import CODE, Document
+from herd.corpus.step import KEEP, Verdict, drop, edit
+
+_DIGITS = re.compile(r"\d+")
+_BLANKS = re.compile(r"\n{3,}")
+_MIN_CHARACTERS = 4  # shorter lines are brackets, bullets and list numbers: structure, not boilerplate
+
+
+def line_key(line: str) -> str:
+    """A line without what differs between two prints of the same boilerplate: case, spacing, numbers."""
+    key = " ".join(line.casefold().split())
+    key = _DIGITS.sub("0", key)
+    return key if len(key) >= _MIN_CHARACTERS and any(map(str.isalpha, key)) else ""
+
+
+class RepeatedLines:
+    """Remove lines that stand in more than `repeats` documents; drop a document that is left without a line."""
+
+    name = "repeated_lines"
+
+    def __init__(self, repeats: int = 6, trusted: Sequence[str] = ()) -> None:
+        self._repeats, self._trusted = repeats, frozenset(trusted)
+
+    def judge_all(self, documents: Sequence[Document]) -> Iterable[Verdict]:
+        buckets: dict[str, Counter[str]] = {}
+        for document in documents:
+            if self._reads(document):
+                keys = {line_key(line) for line in document.text.split("\n")}
+                buckets.setdefault(document.lang, Counter()).update(keys)
+        frequent = {
+            lang: {key for key, count in bucket.items() if key and count > self._repeats}
+            for lang, bucket in buckets.items()
+        }
+        for document in documents:
+            yield self._judge(document, frequent[document.lang]) if self._reads(document) else KEEP
+
+    def _reads(self, document: Document) -> bool:
+        return document.lang != CODE and document.source not in self._trusted
+
+    def _judge(self, document: Document, frequent: set[str]) -> Verdict:
+        lines = document.text.split("\n")
+        left = [line for line in lines if line_key(line) not in frequent]
+        gone = len(lines) - len(left)
+        if not gone:
+            return KEEP
+        if not any(line_key(line) for line in left):
+            return drop("only_repeated_lines", f"all {gone} lines with text stand in other documents")
+        text = _BLANKS.sub("\n\n", "\n".join(left)).strip("\n")
+        return edit(replace(document, text=text), "lines_removed", f"{gone} of {len(lines)} lines")
