@@ -1,0 +1,1 @@
+"""The sections of the page, one file each: a function from its part of the data to Html."""
