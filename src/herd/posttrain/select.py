@@ -16,9 +16,8 @@ from herd.errors import NoEffectError
 from herd.posttrain.judge import best_first, pass_rate
 from herd.posttrain.ledger import Drop, Ledger
 from herd.posttrain.records import Accepted, Judged, Preference, Prompt
-from herd.posttrain.settings import MixSettings, SelectSettings
+from herd.posttrain.settings import SelectSettings
 from herd.posttrain.similarity import normalise, similarity
-from herd.text.message import Message
 
 T = TypeVar("T")
 
@@ -103,16 +102,9 @@ def pairs(
     return found
 
 
-def mix(
-    seed_dialogues: Sequence[Sequence[Message]],
-    accepted: Sequence[Sequence[Message]],
-    extra: Sequence[Sequence[Message]],
-    settings: MixSettings,
-    seed: int,
-) -> list[tuple[Message, ...]]:
-    """The SFT mix: every source as often as its repeat says. The order is the batch source's business."""
-    parts = ((seed_dialogues, settings.seed), (accepted, settings.accepted), (extra, settings.extra))
-    return [tuple(one) for number, (part, times) in enumerate(parts) for one in repeat(part, times, seed + number)]
+def mix(parts: Sequence[tuple[Sequence[T], float]], seed: int) -> list[T]:
+    """Several sources of dialogues, each as often as its number says (see `repeat`), one source after another."""
+    return [one for number, (part, times) in enumerate(parts) for one in repeat(part, times, seed + number)]
 
 
 def repeat(items: Sequence[T], times: float, seed: int) -> list[T]:

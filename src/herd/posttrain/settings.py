@@ -89,6 +89,18 @@ class SelectSettings:
 
 
 @dataclass(frozen=True)
+class CollectSettings:
+    """From a policy and prompts to training data: draw, judge, control, select."""
+
+    draw: DrawSettings = field(default_factory=DrawSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    quality: QualitySettings = field(default_factory=QualitySettings)
+    select: SelectSettings = field(default_factory=SelectSettings)
+    prompts: int = 0  # how many, chosen by seed from those given; 0: all of them
+    seed: int = 0  # of that choice
+
+
+@dataclass(frozen=True)
 class MixSettings:
     """How often each source of dialogues stands in the SFT mix (paper 4.2.2: some are repeated, others thinned).
 
@@ -96,11 +108,12 @@ class MixSettings:
     """
 
     seed: float = 1.0
-    accepted: float = 1.0
-    extra: float = 1.0
+    accepted: float = 1.0  # this round's accepted answers
+    earlier: float = 0.0  # those of the rounds before; with `start` "base" they are not in the weights yet
+    extra: float = 1.0  # whatever else the caller hands in, e.g. synthetic data
 
     def __post_init__(self) -> None:
-        _require(min(self.seed, self.accepted, self.extra) >= 0, "repeats must not be negative")
+        _require(min(self.seed, self.accepted, self.earlier, self.extra) >= 0, "repeats must not be negative")
 
 
 @dataclass(frozen=True)
@@ -158,19 +171,17 @@ class RoundSettings:
     sft: TrainSettings
     dpo: DpoSettings | None
     reward: RewardSettings | None
-    prompts: int = 0  # prompts of this round, drawn from all by seed; 0: all of them
-    draw: DrawSettings = field(default_factory=DrawSettings)
-    judge: JudgeSettings = field(default_factory=JudgeSettings)
-    quality: QualitySettings = field(default_factory=QualitySettings)
-    select: SelectSettings = field(default_factory=SelectSettings)
+    collect: CollectSettings = field(default_factory=CollectSettings)
     mix: MixSettings = field(default_factory=MixSettings)
     start: Literal["base", "previous"] = "base"  # paper 4.1.3: SFT fine-tunes the pre-trained model
     averages: tuple[Average, ...] = (Average(dpo=1.0), Average(sft=0.5, dpo=0.5))  # the best on the evaluation goes on
     gate: GateSettings = field(default_factory=GateSettings)
-    seed: int = 0
+    seed: int = 0  # of the mix
 
     def __post_init__(self) -> None:
-        _require(self.draw.k >= 8, "a round needs draw.k of at least 8 replies a prompt (paper: 10 to 30)")
+        _require(
+            self.collect.draw.k >= 8, "a round needs collect.draw.k of at least 8 replies a prompt (paper: 10 to 30)"
+        )
         _require(bool(self.averages), "averages must name at least one mix of the round's models")
 
 
@@ -192,10 +203,7 @@ class TeachSettings:
     """The large model's accepted answers teach the small one; `learn_alone` uses the same settings without it."""
 
     sft: TrainSettings
+    collect: CollectSettings = field(default_factory=CollectSettings)
     mix: MixSettings = field(default_factory=MixSettings)
-    draw: DrawSettings = field(default_factory=DrawSettings)
-    judge: JudgeSettings = field(default_factory=JudgeSettings)
-    quality: QualitySettings = field(default_factory=QualitySettings)
-    select: SelectSettings = field(default_factory=SelectSettings)
-    distil: DistilSettings | None = None
-    seed: int = 0
+    distil: DistilSettings | None = None  # None: the teacher's text alone, as in the paper
+    seed: int = 0  # of the mix
