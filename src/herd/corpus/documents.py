@@ -1,4 +1,4 @@
-"""Documents, and reading a user's folder of them: nothing in it stops the run, and nothing is passed over in silence."""
+"""Documents, and reading a user's folder of them: nothing in it stops the run, nothing is passed over silently."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _read(
-    root: Path, files: list[Path], progress: Progress, settings: ReadSettings
-) -> Iterator[Document | Unreadable]:
+def _read(root: Path, files: list[Path], progress: Progress, settings: ReadSettings) -> Iterator[Document | Unreadable]:
     sizes = {path: path.stat().st_size for path in files}
     if settings.max_characters:
         files = sorted(files, key=lambda path: (sizes[path], str(path)))

@@ -42,4 +42,4 @@ def _plain(tree: HTMLTree, main_content: bool) -> str:
     text = extract_plain_text(
         tree, preserve_formatting=True, main_content=main_content, list_bullets=True, alt_texts=True, comments=False
     )
-    return _BLANKS.sub("\n\n", _TRAILING.sub("", text)).strip("\n")
+    return _BLANKS.sub("\n\n", _TRAILING.sub("", text.replace("\xa0", " "))).strip("\n")

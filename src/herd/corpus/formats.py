@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from herd.corpus.extract import extract
 from herd.corpus.records import Document, Unreadable
@@ -87,12 +87,15 @@ def _text_pieces(path: Path, name: str, settings: ReadSettings) -> Iterator[str 
     yield "".join(held)
 
 
+def _unpacked(path: Path, raw: IO[bytes]) -> IO[bytes]:
+    return cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == ".gz" else raw
+
+
 def read_jsonl(path: Path, name: str, source: str, settings: ReadSettings) -> Read:
     """One document a line, {"text": ...} or {"html": ...}; id, lang, source, url are taken when given."""
-    opened: IO[bytes] = gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")  # type: ignore[assignment]
     number = 0
     try:
-        with opened as handle:
+        with open(path, "rb") as raw, _unpacked(path, raw) as handle:
             for number, offset, line in _lines(handle, settings.max_line_bytes):
                 if isinstance(line, _TooLong):
                     yield _too_long(name, number, offset, line, settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -13,7 +12,7 @@ from typing import Any
 
 from herd.corpus.records import CODE, Document
 from herd.corpus.step import KEEP, Verdict, drop, edit
-from herd.corpus.words import count_words
+from herd.corpus.words import count_words, readable_fraction
 
 
 class Length:
@@ -40,9 +39,15 @@ def rules() -> dict[str, Any]:
 
 
 @cache
-def _notices() -> re.Pattern[str]:
-    phrases = [phrase for group in rules()["notices"].values() for phrase in group]
-    return re.compile("|".join(map(re.escape, phrases)), re.IGNORECASE)
+def _notices(lang: str) -> tuple[str, ...]:
+    """Phrases of notices in this language, and the English ones, which stand on pages of every language."""
+    notices = rules()["notices"]
+    return tuple({*notices["en"], *notices.get(lang, ())})
+
+
+def _has_notice(text: str, lang: str) -> bool:
+    lower = text.lower()
+    return any(phrase in lower for phrase in _notices(lang))
 
 
 class Boilerplate:
@@ -60,7 +65,7 @@ class Boilerplate:
         bad = _shape(document.text, lines)
         if bad:
             return bad
-        if not _notices().search(document.text):
+        if not _has_notice(document.text, document.lang):
             return KEEP
         return _without_notices(document, lines)
 
@@ -68,10 +73,9 @@ class Boilerplate:
 def _shape(text: str, lines: Sequence[str]) -> Verdict | None:
     """The page as a picture: what stands on its lines, whatever the words are."""
     limit = rules()["limits"]
-    solid = sum(map(len, text.split()))
-    readable = sum(1 for character in text if character.isalnum()) + _marks(text)
-    if solid and readable / solid < limit["readable_characters"]:
-        return drop("symbols", f"{readable / solid:.0%} letters and digits")
+    readable = readable_fraction(text)
+    if readable < limit["readable_characters"]:
+        return drop("symbols", f"{readable:.0%} letters and digits")
     if len(lines) < limit["min_lines"]:
         return None
     dots = sum(line.rstrip().endswith(("...", "…")) for line in lines) / len(lines)
@@ -84,17 +88,9 @@ def _shape(text: str, lines: Sequence[str]) -> Verdict | None:
     return None
 
 
-def _marks(text: str) -> int:
-    """Combining marks of Devanagari and Thai, which isalnum() does not count; 0 quickly for Latin text."""
-    if text.isascii():
-        return 0
-    return sum(1 for c in text if "\u0900" <= c <= "\u0963" and not c.isalnum()) + sum(
-        1 for c in text if "\u0e30" <= c <= "\u0e4e" and not c.isalnum()
-    )
-
-
 def _without_notices(document: Document, lines: Sequence[str]) -> Verdict:
-    notices = {line for line in lines if _notices().search(line) and len(line) <= rules()["limits"]["notice_line"]}
+    longest = rules()["limits"]["notice_line"]
+    notices = {line for line in lines if len(line) <= longest and _has_notice(line, document.lang)}
     if not notices:
         return KEEP
     share = sum(map(len, notices)) / max(1, sum(map(len, lines)))

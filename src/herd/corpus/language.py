@@ -18,10 +18,10 @@ from herd.corpus.step import KEEP, Verdict, drop, edit
 
 # Candidates beside our eight: the languages of the larger Wikipedias. The creoles and dialects that py3langid also
 # knows (pcm, bcl, ext, an, lij, ...) take short English, Spanish and Italian lines away and are left out.
-OTHERS = (
-    "ar az be bg bn bs ca cs cy da el eo et eu fa fi ga gl gu he hr hu hy id is ja ka kk km kn ko la lt lv mk ml mr ms "
-    "my ne nl no pa pl ps ro ru sk sl sq sr sv sw ta te tl tr uk ur uz vi zh"
-).split()
+OTHERS = """
+ar az be bg bn bs ca cs cy da el eo et eu fa fi ga gl gu he hr hu hy id is ja ka kk km kn ko la lt lv mk ml mr ms my
+ne nl no pa pl ps ro ru sk sl sq sr sv sw ta te tl tr uk ur uz vi zh
+"""
 
 _PASSAGES, _PASSAGE = 5, 220  # passages, characters each
 _MIN_LETTERS = 12  # under this a text is not judged
@@ -34,7 +34,7 @@ def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier  # 0.9 s to load: only when needed
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    identifier.set_languages([*LANGUAGES, *OTHERS])
+    identifier.set_languages([*LANGUAGES, *OTHERS.split()])
     return identifier
 
 

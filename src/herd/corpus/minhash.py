@@ -46,7 +46,9 @@ def signatures(sets: Sequence[U32], permutations: int, seed: int = 1) -> U32:
 
     The permutations are multiplications by odd numbers modulo 2^32; the shingles are well mixed before.
     """
-    factors = np.random.default_rng(seed).integers(0, 2**31, permutations, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
+    factors = np.random.default_rng(seed).integers(0, 2**31, permutations, dtype=np.uint32) * np.uint32(2) + np.uint32(
+        1
+    )
     result = np.full((len(sets), permutations), 0xFFFFFFFF, dtype=np.uint32)
     for first, last in _blocks(sets):
         chosen = [index for index in range(first, last) if len(sets[index])]

@@ -8,6 +8,8 @@ machine itself.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from herd.corpus.records import Document
@@ -26,6 +28,7 @@ _PHONE = re.compile(
     )(?![\w/-]|[.,]\d)""",
     re.VERBOSE,
 )
+_LONG_NUMBER = re.compile(r"[\d+(][\d ().\-/]{5,}\d")  # shorter than an IP address, a telephone number or a card
 _OWN_MACHINE = ("127.", "0.", "255.")
 _MIN_PHONE_DIGITS, _MAX_PHONE_DIGITS = 9, 15  # ITU-T E.164: at most 15
 
@@ -53,38 +56,49 @@ def _is_phone(match: str) -> bool:
     return _MIN_PHONE_DIGITS <= len(digits) <= _MAX_PHONE_DIGITS and len(set(digits)) > 2
 
 
-def _always(match: str) -> bool:
+def _is_email(match: str) -> bool:
     return True
 
 
-_KINDS = (
-    ("email", _EMAIL, _always, "@"),
-    ("card", _CARD, _is_card, ""),
-    ("ip", _IP, _is_ip, "."),
-    ("phone", _PHONE, _is_phone, ""),
+_KINDS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
+    ("email", _EMAIL, _is_email),
+    ("card", _CARD, _is_card),
+    ("ip", _IP, _is_ip),
+    ("phone", _PHONE, _is_phone),
 )
+
+
+def _suspects(text: str) -> Iterator[tuple[int, int]]:
+    """(start, end) of the lines that hold an @ or a long run of digits: the patterns look at no others."""
+    places = [match.start() for match in _LONG_NUMBER.finditer(text)]
+    at = text.find("@")
+    while at >= 0:
+        places.append(at)
+        at = text.find("@", at + 1)
+    end = 0
+    for place in sorted(places):
+        if place >= end:
+            start = text.rfind("\n", 0, place) + 1
+            end = text.find("\n", place)
+            end = len(text) if end < 0 else end
+            yield start, end
 
 
 def mask(text: str) -> tuple[str, dict[str, int], int]:
     """(text with <email>, <card>, <ip>, <phone> in place of each find, counts by kind, characters masked)."""
-    counts: dict[str, int] = {}
-    covered = 0
-    numbers = any(map(text.__contains__, "0123456789"))
-    for kind, pattern, proved, needs in _KINDS:
-        if needs not in text or not (numbers or kind == "email"):
-            continue
-
-        def put(match: re.Match[str], kind: str = kind, proved: object = proved) -> str:
-            nonlocal covered
-            found = match.group()
-            if not proved(found):  # type: ignore[operator]
-                return found
-            counts[kind] = counts.get(kind, 0) + 1
-            covered += len(found)
-            return f"<{kind}>"
-
-        text = pattern.sub(put, text)
-    return text, counts, covered
+    counts: Counter[str] = Counter()
+    parts, done, covered = [], 0, 0
+    for start, end in _suspects(text):
+        line = text[start:end]
+        for kind, pattern, proved in _KINDS:
+            found = [match for match in pattern.finditer(line) if proved(match.group())]
+            for match in reversed(found):
+                line = f"{line[: match.start()]}<{kind}>{line[match.end() :]}"
+                counts[kind] += 1
+                covered += len(match.group())
+        parts += [text[done:start], line]
+        done = end
+    return ("".join([*parts, text[done:]]), dict(counts), covered) if counts else (text, {}, 0)
 
 
 class Pii:

@@ -10,7 +10,7 @@ import gzip
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +102,7 @@ def curate(
     return report
 
 
-def _gather(
-    documents: Iterable[Document | Unreadable], progress: Progress
-) -> tuple[list[Document], list[Unreadable]]:
+def _gather(documents: Iterable[Document | Unreadable], progress: Progress) -> tuple[list[Document], list[Unreadable]]:
     """Everything in memory, each id once: a repeated id gets a suffix, for lineage must point at one document."""
     held: list[Document] = []
     unreadable: list[Unreadable] = []

@@ -36,9 +36,7 @@ class Document:
 
     @staticmethod
     def from_row(row: Mapping[str, Any]) -> Document:
-        return Document(
-            row["id"], row["text"], row["lang"], row["source"], row.get("url", ""), row.get("meta", {})
-        )
+        return Document(row["id"], row["text"], row["lang"], row["source"], row.get("url", ""), row.get("meta", {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class Unreadable:
     """Something in the user's files that is no document: `file`, the place in it, and why.
 
     `reason` is one of: unknown_format, hidden_file, binary, not_utf8, line_too_long, bad_json, no_text, bad_gzip,
-    truncated, bad_parquet, no_permission, unreadable_disk, over_cap. `over_cap` marks what a setting left out, not a fault.
+    truncated, bad_parquet, no_permission, unreadable_disk, over_cap (left out by a setting, no fault).
     """
 
     file: str

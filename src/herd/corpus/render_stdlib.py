@@ -15,6 +15,14 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,}")
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
 
+_attributes = pydoc.classify_class_attrs
+
+
+def own_attributes(cls: Any) -> list[Any]:
+    """Without what a class inherits: pydoc repeats the base's page in every class, which is no new text."""
+    return [found for found in _attributes(cls) if found[2] is cls]
+
+
 class Page(pydoc.HTMLDoc):
     """pydoc's page without what belongs to this machine: where files lie, and values such as os.environ."""
 
@@ -48,6 +56,7 @@ def page(name: str) -> dict[str, str]:
 def main() -> None:
     names = sys.stdin.read().split()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
+    pydoc.classify_class_attrs = own_attributes  # docclass() looks the name up in its module
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)

@@ -1,14 +1,17 @@
 """Repetition inside one document, after Rae et al. 2021 (Gopher), appendix A.1.1, table A1.
 
-Fractions are of characters in words. An n-gram that occurs once is no repetition. Short documents pass: the rules were
-made for pages of at least 50 words, and two equal words out of four say nothing.
+A document over a limit is first relieved of its repeated parts. Fractions are of characters in words. An n-gram that
+occurs once is no repetition. Short documents pass: the rules were made for pages of at least 50 words, and two equal
+words out of four say nothing.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -17,8 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from herd.corpus.records import CODE, Document
-from herd.corpus.step import KEEP, Verdict, drop
+from herd.corpus.step import KEEP, Verdict, drop, edit
 from herd.corpus.words import Units, ngram_hashes, units
+
+_PART_NGRAM = 5  # the shortest n whose coverage the table limits
+_PART_COVERED = 0.8  # of the characters of a line or paragraph: then it is taken for a repetition
+_MIN_LEFT = 0.5  # a document that keeps less of its text is dropped as a whole
+_BLANKS = re.compile(r"\n{3,}")
 
 
 @cache
@@ -28,7 +36,10 @@ def limits() -> dict[str, Any]:
 
 
 class Repetition:
-    """Duplicate lines and paragraphs, the most frequent short n-gram, and text covered by repeated long n-grams."""
+    """Documents over a limit lose their repeated lines; what is still over it, or is mostly gone, is dropped.
+
+    Llama 3, section 3.1.1 removes such *lines* (logs, error messages); the limits are Gopher's.
+    """
 
     name = "repetition"
 
@@ -38,29 +49,66 @@ class Repetition:
     def judge(self, document: Document) -> Verdict:
         if document.lang == CODE or document.source in self._trusted:
             return KEEP
-        words = units(document.text)
-        if len(words) < self._min_words:
+        over = excess(document.text, self._min_words)
+        if not over:
             return KEEP
-        for reason, value, limit in self._measures(document.text, words):
-            if value > limit:
-                return drop(reason, f"{value:.2f}, at most {limit:.2f}")
-        return KEEP
+        text = document.text
+        for separator in ("\n\n", "\n"):  # whole paragraphs first: a missing line tears a sentence
+            text = without_repeats(text, separator)
+            if len(text) < _MIN_LEFT * len(document.text):
+                return drop(*over)
+            still = excess(text, self._min_words)
+            if not still:
+                gone = 1 - len(text) / len(document.text)
+                detail = f"{over[0]} {over[1]}; {gone:.0%} removed"
+                return edit(replace(document, text=text), "repeats_removed", detail)
+        return drop(*over)
 
-    def _measures(self, text: str, words: Units) -> list[tuple[str, float, float]]:
-        table = limits()
-        found = []
-        for name, separator in (("paragraph", "\n\n"), ("line", "\n")):
-            count, characters = duplicate_fractions(text, separator)
-            found.append((f"duplicate_{name}s", count, table[f"duplicate_{name}s"]))
-            found.append((f"duplicate_{name}_characters", characters, table[f"duplicate_{name}_characters"]))
-        for n, limit in table["top_ngram_characters"].items():
-            found.append((f"top_{n}_gram", top_ngram_fraction(words, int(n)), limit))
-        for n, limit in table["duplicate_ngram_characters"].items():
-            covered = duplicate_ngram_fraction(words, int(n))
-            found.append((f"duplicate_{n}_grams", covered, limit))
-            if covered <= min(table["duplicate_ngram_characters"].values()):
-                break  # longer n-grams cover a part of what shorter ones cover
-        return found
+
+def excess(text: str, min_words: int) -> tuple[str, str] | None:
+    """The first limit that the text exceeds, as (reason, detail); none for a text of fewer words."""
+    words = units(text)
+    if len(words) < min_words:
+        return None
+    for reason, value, limit in _measures(text, words):
+        if value > limit:
+            return reason, f"{value:.2f}, at most {limit:.2f}"
+    return None
+
+
+def _measures(text: str, words: Units) -> Iterator[tuple[str, float, float]]:
+    table = limits()
+    for name, separator in (("paragraph", "\n\n"), ("line", "\n")):
+        count, characters = duplicate_fractions(text, separator)
+        yield f"duplicate_{name}s", count, table[f"duplicate_{name}s"]
+        yield f"duplicate_{name}_characters", characters, table[f"duplicate_{name}_characters"]
+    for n, limit in table["top_ngram_characters"].items():
+        yield f"top_{n}_gram", top_ngram_fraction(words, int(n)), limit
+    for n, limit in table["duplicate_ngram_characters"].items():
+        covered = float(words.lengths[_repeated(words, int(n))].sum() / words.lengths.sum())
+        yield f"duplicate_{n}_grams", covered, limit
+        if covered <= min(table["duplicate_ngram_characters"].values()):
+            return  # longer n-grams cover a part of what shorter ones cover
+
+
+def without_repeats(text: str, separator: str) -> str:
+    """The text without parts that occurred before, or that mostly repeat runs of words that did."""
+    parts = text.split(separator)
+    cut = [units(part) for part in parts]
+    whole = Units(*(np.concatenate([getattr(part, name) for part in cut]) for name in ("hashes", "lengths", "kinds")))
+    repeated = _repeated(whole, _PART_NGRAM)
+    seen: set[str] = set()
+    kept = []
+    first = 0
+    for part, words in zip(parts, cut, strict=True):
+        covered = int(words.lengths[repeated[first : first + len(words)]].sum())
+        first += len(words)
+        key = part.strip()
+        if key and (key in seen or covered > _PART_COVERED * max(1, words.lengths.sum())):
+            continue
+        seen.add(key)
+        kept.append(part)
+    return _BLANKS.sub("\n\n", separator.join(kept)).strip("\n")
 
 
 def duplicate_fractions(text: str, separator: str) -> tuple[float, float]:
@@ -84,15 +132,15 @@ def top_ngram_fraction(words: Units, n: int) -> float:
     return float(counts.max() * lengths[most].max() / ends[-1])
 
 
-def duplicate_ngram_fraction(words: Units, n: int) -> float:
-    """Fraction of the characters that stand in an n-gram which occurred before; each character counts once."""
+def _repeated(words: Units, n: int) -> NDArray[np.bool_]:
+    """Which units stand in an n-gram that occurred before, bool [units]."""
     grams = ngram_hashes(words.hashes, n)
     _, first = np.unique(grams, return_index=True)
-    repeated = np.ones(len(grams), dtype=bool)
-    repeated[first] = False
-    starts = np.flatnonzero(repeated)
+    later = np.ones(len(grams), dtype=bool)
+    later[first] = False
+    starts = np.flatnonzero(later)
     edges: NDArray[np.int64] = np.zeros(len(words) + 1, dtype=np.int64)
     np.add.at(edges, starts, 1)
     np.add.at(edges, np.minimum(starts + n, len(words)), -1)
-    covered = np.cumsum(edges[:-1]) > 0
-    return float(words.lengths[covered].sum() / max(1, words.lengths.sum()))
+    covered: NDArray[np.bool_] = np.cumsum(edges[:-1]) > 0
+    return covered

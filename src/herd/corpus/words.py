@@ -20,6 +20,7 @@ U64 = NDArray[np.uint64]
 
 _GAP, _LETTER, _THAI, _THAI_LEAD, _THAI_VOWEL, _SIGN, _SINGLE, _MARK = range(8)
 _LAST = 0xFFFF
+_SPACES = np.array([ord(space) for space in " \n\t\r\v\f\xa0\u3000"], dtype=np.uint32)
 _SIGNS = "+-*/=<>%^−×÷"
 _ONE_CHARACTER_SCRIPTS = ((0x0E80, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x9FFF), (0xF900, 0xFAFF))
 
@@ -84,7 +85,7 @@ def _starts(kinds: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Where a unit begins, from the class of each character and of its neighbours."""
     before = np.empty_like(kinds)
     before[:1], before[1:] = _GAP, kinds[:-1]
-    starts = (kinds == _LETTER) & (before != _LETTER) & (before != _MARK)
+    starts: NDArray[np.bool_] = (kinds == _LETTER) & (before != _LETTER) & (before != _MARK)
     starts |= (kinds == _SIGN) | (kinds == _SINGLE)
     starts |= (kinds == _MARK) & ((before == _GAP) | (before == _SIGN))
     thai = (kinds >= _THAI) & (kinds <= _THAI_VOWEL)
@@ -139,3 +140,10 @@ def ngram_hashes(hashes: U64, n: int) -> U64:
         combined *= base
         combined += hashes[place : place + count]
     return _mixed(combined)
+
+
+def readable_fraction(text: str) -> float:
+    """Letters, digits and their marks among the characters that are not space; 1.0 for a text of spaces."""
+    codes, kinds = _coded(text)
+    solid = len(codes) - int(np.isin(codes, _SPACES).sum())
+    return float(np.count_nonzero((kinds != _GAP) & (kinds != _SIGN)) / solid) if solid else 1.0
