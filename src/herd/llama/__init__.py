@@ -2,7 +2,7 @@
 
     config      the shape of a model and what it costs (imports no torch)
     rope        rotary positions with the 3.1 frequency scaling
-    attention   grouped-query attention, causal, per document, or over a cache
+    attention   grouped-query attention, causal, per document, or over a cache;   blocked   its CPU path for documents
     block       RMSNorm, SwiGLU and the layer they make
     model       the network;   init     its random start;   cache     keys and values of the past
     loss        cross-entropy and log-probabilities that never hold all logits

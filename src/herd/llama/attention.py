@@ -1,7 +1,7 @@
 """Grouped-query attention with rotary positions: H query heads share G key/value heads (paper section 3.2).
 
-Three cases, told apart once per forward pass by `Layout`: plain causal, causal within documents of a packed row, and
-over a cache. All go through torch's scaled dot product, so the softmax is fp32 and scores are never kept.
+Three cases, told apart once per forward pass by `Layout`: plain causal, causal within the documents of packed rows,
+and over a cache. Scores are never kept, and softmax is fp32 inside.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from herd.llama import fused
+from herd.llama.blocked import Span, blocked_attention
 from herd.llama.cache import KVCache
 from herd.llama.config import LlamaConfig
 
@@ -33,7 +34,8 @@ class Layout:
 
     cos: Tensor  # [B or 1, T, 1, K/2] in the dtype of the network
     sin: Tensor
-    mask: Tensor | None = None  # True where a query may look: [B, 1, T, S]; None means plain causal
+    mask: Tensor | None = None  # True where a query may look: [B, 1, T, S]; plain causal without mask and spans
+    spans: list[Span] | None = None  # the documents of packed rows, for the CPU
     cache: KVCache | None = None
     positions_BT: Tensor | None = None  # where to write in the cache
     slots: int = 0  # how many slots of the cache to look at; 0: the cache was empty, look at the new tokens
@@ -54,26 +56,31 @@ class Attention(nn.Module):
         v_BTGK = self.v_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
         q_BTHK = fused.rotate(q_BTHK, layout.cos, layout.sin)
         k_BTGK = fused.rotate(k_BTGK, layout.cos, layout.sin)
-        q_BHTK, k_BGSK, v_BGSK = q_BTHK.transpose(1, 2), k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2)
         if layout.cache is not None and layout.positions_BT is not None:
             layout.cache.write(self.layer, k_BTGK, v_BTGK, layout.positions_BT)
             if layout.slots:
-                k_BGSK = layout.cache.keys[self.layer][:, :, : layout.slots]
-                v_BGSK = layout.cache.values[self.layer][:, :, : layout.slots]
-        mixed_BHTK = attend(q_BHTK, k_BGSK, v_BGSK, layout.mask)
-        out_BTD: Tensor = self.o_proj(mixed_BHTK.transpose(1, 2).flatten(2))
+                k_BTGK, v_BTGK = layout.cache.read(self.layer, layout.slots)
+        mixed_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, layout)
+        out_BTD: Tensor = self.o_proj(mixed_BTHK.flatten(2))
         return out_BTD
 
 
-def attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k / sqrt(K)) v for each head, [B, H, T, K]; plain causal without a mask."""
-    return F.scaled_dot_product_attention(
-        q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, is_causal=mask is None, enable_gqa=True
+def attend(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, layout: Layout) -> Tensor:
+    """softmax(q k / sqrt(K)) v for each head, [B, T, H, K]."""
+    if layout.spans is not None:
+        return blocked_attention(q_BTHK, k_BSGK, v_BSGK, layout.spans)
+    mixed_BHTK = F.scaled_dot_product_attention(
+        q_BTHK.transpose(1, 2),
+        k_BSGK.transpose(1, 2),
+        v_BSGK.transpose(1, 2),
+        attn_mask=layout.mask,
+        is_causal=layout.mask is None,
+        enable_gqa=True,
     )
+    return mixed_BHTK.transpose(1, 2)
 
 
-def document_mask(document_ids_BT: Tensor) -> Tensor:
-    """True where query t may look at key s: not later, and of the same document; [B, 1, T, T]."""
-    length = document_ids_BT.shape[1]
-    same = document_ids_BT[:, None, :, None] == document_ids_BT[:, None, None, :]
-    return same & torch.ones(length, length, dtype=torch.bool, device=same.device).tril()
+def document_mask(starts_BT: Tensor) -> Tensor:
+    """True where query t may look at key s, no later than t and no earlier than its document; [B, 1, T, T]."""
+    keys_T = torch.arange(starts_BT.shape[1], device=starts_BT.device)
+    return ((keys_T >= starts_BT[..., None]) & (keys_T <= keys_T[:, None]))[:, None]

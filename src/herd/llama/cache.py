@@ -63,6 +63,10 @@ class KVCache:
         self.keys[layer].transpose(1, 2)[rows_B1, positions_BT] = keys_BTGK
         self.values[layer].transpose(1, 2)[rows_B1, positions_BT] = values_BTGK
 
+    def read(self, layer: int, slots: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the first `slots` positions of every row, views [B, S, G, K]."""
+        return self.keys[layer][:, :, :slots].transpose(1, 2), self.values[layer][:, :, :slots].transpose(1, 2)
+
     def advance(self, positions_BT: Tensor, longest: int) -> None:
         """Called once a forward pass: every row now ends after its last position."""
         self.lengths_B = positions_BT[:, -1] + 1

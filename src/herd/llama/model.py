@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from herd.errors import InputError
 from herd.llama.attention import Layout, Linear, document_mask
 from herd.llama.block import Block, RMSNorm
+from herd.llama.blocked import plan_documents
 from herd.llama.cache import KVCache
 from herd.llama.config import LlamaConfig
-from herd.llama.rope import document_positions, rotation
+from herd.llama.rope import document_starts, rotation
 
 
 class _Embedding(nn.Embedding):
@@ -84,13 +85,14 @@ class Llama(nn.Module):
     ) -> Layout:
         if cache is not None:
             return self._cached_layout(x_BTD, positions_BT, document_ids_BT, cache)
-        if positions_BT is None:
-            if document_ids_BT is not None:
-                positions_BT = document_positions(document_ids_BT)
-            else:
-                positions_BT = torch.arange(x_BTD.shape[1], device=x_BTD.device)[None]
-        mask = None if document_ids_BT is None else document_mask(document_ids_BT)
-        return Layout(*self._rotation(positions_BT, x_BTD.dtype), mask=mask)
+        steps_1T = torch.arange(x_BTD.shape[1], device=x_BTD.device)[None]
+        if document_ids_BT is None:
+            return Layout(*self._rotation(steps_1T if positions_BT is None else positions_BT, x_BTD.dtype))
+        starts_BT = document_starts(document_ids_BT)
+        cos, sin = self._rotation(steps_1T - starts_BT if positions_BT is None else positions_BT, x_BTD.dtype)
+        if x_BTD.device.type == "cpu":
+            return Layout(cos, sin, spans=plan_documents(starts_BT, x_BTD))
+        return Layout(cos, sin, mask=document_mask(starts_BT))
 
     def _cached_layout(
         self, x_BTD: Tensor, positions_BT: Tensor | None, document_ids_BT: Tensor | None, cache: KVCache

@@ -46,10 +46,10 @@ def rotation(config: LlamaConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
     return angles.cos(), angles.sin()
 
 
-def document_positions(document_ids_BT: Tensor) -> Tensor:
-    """Positions that restart at 0 with every document of a packed row, int64 [B, T]."""
-    steps_T = torch.arange(document_ids_BT.shape[1], device=document_ids_BT.device)
+def document_starts(document_ids_BT: Tensor) -> Tensor:
+    """Index at which the document of each token begins, int64 [B, T]. A document is a run of equal ids."""
     starts_BT = torch.zeros_like(document_ids_BT, dtype=torch.int64)
     changed = document_ids_BT[:, 1:] != document_ids_BT[:, :-1]
-    starts_BT[:, 1:] = torch.where(changed, steps_T[1:], 0)
-    return steps_T - starts_BT.cummax(dim=1).values
+    steps_T = torch.arange(1, document_ids_BT.shape[1], device=document_ids_BT.device)
+    starts_BT[:, 1:] = torch.where(changed, steps_T, 0)
+    return starts_BT.cummax(dim=1).values
