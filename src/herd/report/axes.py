@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from herd.report.numbers import finite, short
 
@@ -32,10 +33,17 @@ class Axis:
         return math.log10(max(value, 1e-300)) if self.log else value
 
 
+def short_tick(tick: float) -> str:
+    """`short` without the zeros that only a column of figures needs: 1.5 M, not 1.50 M."""
+    figures, _, letter = short(tick).partition(" ")
+    figures = figures.rstrip("0").rstrip(".") if "." in figures else figures
+    return f"{figures} {letter}".strip()
+
+
 def linear_axis(
     label: str,
     values: Iterable[float | None],
-    written: Callable[[float], str] = lambda tick: f"{tick:g}",
+    written: Callable[[float], str] | None = None,
     most_ticks: int = 6,
 ) -> Axis:
     """An axis that holds all finite values with a little air, ticks at 1, 2 or 5 times a power of ten."""
@@ -44,6 +52,9 @@ def linear_axis(
     low, high = low - air, high + air
     step = _nice_step((high - low) / most_ticks)
     first = math.ceil(low / step)
+    if written is None:  # all ticks with as many decimals as the step has
+        decimals = max(0, -math.floor(math.log10(step)))
+        written = partial(_with_decimals, decimals)
     ticks = tuple(
         (round(index * step, 12), written(round(index * step, 12)))
         for index in range(first, first + 3 * most_ticks)
@@ -53,7 +64,7 @@ def linear_axis(
 
 
 def log_axis(
-    label: str, values: Iterable[float | None], written: Callable[[float], str] = short, most_ticks: int = 5
+    label: str, values: Iterable[float | None], written: Callable[[float], str] = short_tick, most_ticks: int = 5
 ) -> Axis:
     """A logarithmic axis over the positive values; ticks at powers of ten, or at 1, 2, 5 where these are few."""
     low, high = _bounds(values, log=True)
@@ -81,6 +92,10 @@ def _bounds(values: Iterable[float | None], log: bool) -> tuple[float, float]:
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-12):  # one value, or none: give it room
         return (low / 2, high * 2) if log else (low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
     return low, high
+
+
+def _with_decimals(decimals: int, tick: float) -> str:
+    return f"{tick + 0.0:.{decimals}f}".replace("-", "−")
 
 
 def _nice_step(rough: float) -> float:

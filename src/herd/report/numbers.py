@@ -26,13 +26,34 @@ def plain(value: float | None, digits: int = 3) -> str:
 
 
 def scientific(value: float | None) -> str:
-    """3.2e-04 written as 3.2 × 10⁻⁴."""
+    """3.2e-04 written as 3.2 × 10⁻⁴, 1e11 as 10¹¹."""
     value = finite(value)
     if value is None:
         return DASH
+    if value == 0:
+        return "0"
     mantissa, exponent = f"{value:.2e}".split("e")
     raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{mantissa.rstrip('0').rstrip('.')} × 10{raised}"
+    mantissa = mantissa.rstrip("0").rstrip(".").replace("-", "−")
+    return f"10{raised}" if mantissa == "1" else f"{mantissa} × 10{raised}"
+
+
+def rate(value: float | None) -> str:
+    """A small number such as a learning rate: 0.002, but 8 × 10⁻⁵."""
+    value = finite(value)
+    if value is None:
+        return DASH
+    return f"{value:g}" if value == 0 or abs(value) >= 1e-4 else scientific(value)
+
+
+def measured(value: float | None) -> str:
+    """A measurement whose unit is not known here: four figures."""
+    value = finite(value)
+    if value is None:
+        return DASH
+    if value and not 1e-4 <= abs(value) < 1e6:
+        return scientific(value)
+    return (f"{value:,.0f}" if value == int(value) else f"{value:.4g}").replace("-", "−")
 
 
 def count(value: float | None) -> str:

@@ -33,16 +33,20 @@ def table(
     rows: Iterable[Sequence[Child]],
     *,
     numeric: Sequence[int] = (),
-    class_: str = "",
+    class_: str = "stack",
 ) -> Html:
-    """A table whose first column heads its rows; columns in `numeric` are set right. It scrolls by itself if wide."""
+    """A table whose first column heads its rows; columns in `numeric` are set right.
+
+    Class "stack" turns each row into a small block on a phone, where the head of a column stands beside its cell.
+    Any table that is still too wide scrolls by itself.
+    """
     look = ["num" if column in numeric else None for column in range(len(head))]
     top = tag("tr", [tag("th", text, scope="col", class_=look[i]) for i, text in enumerate(head)])
     body = [
         tag(
             "tr",
             tag("th", row[0], scope="row"),
-            [tag("td", cell, class_=look[i]) for i, cell in enumerate(row[1:], 1)],
+            [tag("td", cell, class_=look[i], data_label=head[i] or None) for i, cell in enumerate(row[1:], 1)],
         )
         for row in rows
     ]

@@ -5,7 +5,7 @@ The chart for "by capability": before and after, with and without, BF16 and FP8.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from herd.report.axes import Axis, percent_axis
@@ -36,8 +36,17 @@ class Row:
     strong: bool = False
 
 
-def rows_chart(rows: Sequence[Row], series: Sequence[Series], description: str, axis: Axis | None = None) -> Html:
-    """A drawing of all rows; a score that was not measured leaves its place empty."""
+def rows_chart(
+    rows: Sequence[Row],
+    series: Sequence[Series],
+    description: str,
+    axis: Axis | None = None,
+    written: Callable[[Score], str] = score,
+) -> Html:
+    """A drawing of all rows; a score that was not measured leaves its place empty.
+
+    `axis` is 0 to 100 % if none is given; `written` puts a score in words for the tooltip.
+    """
     axis = axis or percent_axis()
     height = ROW * len(rows)
     parts: list[Html] = []
@@ -46,12 +55,12 @@ def rows_chart(rows: Sequence[Row], series: Sequence[Series], description: str, 
         parts.append(tag("line", x1=at, x2=at, y1="0", y2=str(height), class_="grid"))
         parts.append(tag("text", text, x=at, y=str(height), dy="17", text_anchor="middle"))
     for index, row in enumerate(rows):
-        parts += _row(row, series, axis, ROW * index + ROW // 2)
+        parts += _row(row, series, axis, written, ROW * index + ROW // 2)
     drawing = tag("svg", *parts, role="img", aria_label=description, width="100%", height=str(height))
     return tag("div", drawing, class_="plot rows")
 
 
-def _row(row: Row, series: Sequence[Series], axis: Axis, middle: int) -> list[Html]:
+def _row(row: Row, series: Sequence[Series], axis: Axis, written: Callable[[Score], str], middle: int) -> list[Html]:
     strong = "strong" if row.strong else None
     parts = [
         tag(
@@ -75,7 +84,7 @@ def _row(row: Row, series: Sequence[Series], axis: Axis, middle: int) -> list[Ht
         offset = 0 if len(shown) < 2 else (-5, 5)[number % 2]
         parts.append(_interval(found, axis, one.style, middle + offset))
     for (one, found), place in zip(shown, places, strict=True):
-        title = f"{row.label}, {one.name}: {score(found)}"
+        title = f"{row.label}, {one.name}: {written(found)}"
         parts.append(marker(place, str(middle), one.style, title, one.mark, one.hollow))
     parts.append(tag("text", row.value, x="100%", dx="12", y=str(middle), dy="0.35em", class_=strong))
     return parts

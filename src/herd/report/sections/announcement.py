@@ -5,7 +5,7 @@ from __future__ import annotations
 from herd.report.claims import Claim
 from herd.report.data import AnnouncementLine
 from herd.report.html import Html, tag
-from herd.report.numbers import plain
+from herd.report.numbers import measured
 from herd.report.parts import command, section, sign, subheading
 
 
@@ -41,10 +41,10 @@ def _claims(claims: tuple[Claim, ...]) -> Html | None:
 
 
 def _measured(claim: Claim) -> str:
-    measured = claim.measured if isinstance(claim.measured, str) else plain(claim.measured)
+    value = claim.measured if isinstance(claim.measured, str) else measured(claim.measured)
     if claim.interval is None:
-        return measured
-    return f"{measured} ({plain(claim.interval[0])} to {plain(claim.interval[1])})"
+        return value
+    return f"{value} ({measured(claim.interval[0])} to {measured(claim.interval[1])})"
 
 
 def _item(ident: str, claim: str, holds: bool | None, pairs: list[tuple[str, str]], line: str) -> Html:

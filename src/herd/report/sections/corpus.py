@@ -70,7 +70,7 @@ def _steps(steps: tuple[CurationStep, ...]) -> Html | None:
     return tag(
         "div",
         subheading("Step by step"),
-        table("Documents by curation step", head, rows, numeric=(1, 2, 3, 5), class_="bars steps"),
+        table("Documents by curation step", head, rows, numeric=(1, 2, 3, 5), class_="bars steps stack"),
     )
 
 

@@ -65,14 +65,14 @@ def _drawing(ordered: list[LineageNode], lanes: dict[str, tuple[int, int, int]])
     # Lane 0 stands next to the text; further lanes to the left of it.
     places = {name: width - step * (lane + 0.9) for name, (lane, _, _) in lanes.items()}
     parts: list[Html] = []
-    for name, (lane, first, end) in lanes.items():
+    for name, (_, first, end) in lanes.items():
         if end > first:
-            x, style = f"{places[name]:g}", series_class(lane)
+            x, style = f"{places[name]:g}", series_class(first)
             parts.append(tag("line", x1=x, x2=x, y1=_y(first), y2=_y(end), class_=f"lane {style}"))
     for row, node in enumerate(ordered):
         for name in node.inputs:
             if name in places:
-                style = series_class(lanes[name][0])
+                style = series_class(lanes[name][1])
                 parts.append(
                     tag(
                         "line",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from herd.report.axes import linear_axis, log_axis
-from herd.report.data import IsoFlopCurve, Scaling, ScalingPoint
+from herd.report.data import IsoFlopCurve, Scaling, ScalingPoint, Score
 from herd.report.html import Html, tag
 from herd.report.numbers import finite, percent, plain, scientific, short
 from herd.report.parts import facts, figure, section, subheading, table, warning
 from herd.report.plot import MARKS, Plot, legend, series_class
+from herd.report.rows import Row, Series, rows_chart
 
 
 def scaling_section(scaling: Scaling | None) -> Html:
@@ -88,8 +89,22 @@ def _frontier(scaling: Scaling) -> Html | None:
         ("predicted", "s2", "none", "square"),
         ("reached", "s1", "none", "diamond"),
     ]
-    drawing = figure("The minima, the prediction with its interval, and what was reached.", legend(names), plot.html())
-    return tag("div", subheading("The prediction"), drawing)
+    caption = "The minima, the prediction with its interval, and what was reached."
+    return tag("div", subheading("The prediction"), figure(caption, legend(names), plot.html()), _beside(scaling))
+
+
+def _beside(scaling: Scaling) -> Html | None:
+    """Prediction and result alone, on an axis of their own: on the axis of the ladder they touch."""
+    losses = [scaling.low, scaling.high, scaling.predicted, scaling.reached]
+    axis = linear_axis("loss", losses, most_ticks=4)
+    rows = [
+        Row("predicted", (Score(scaling.predicted, scaling.low, scaling.high), None), plain(scaling.predicted)),
+        Row("reached", (None, Score(scaling.reached)), plain(scaling.reached)),
+    ]
+    series = (Series("predicted", "s2", "square"), Series("reached", "s1", "diamond"))
+    described = f"Predicted {plain(scaling.predicted)}, reached {plain(scaling.reached)}"
+    drawing = rows_chart(rows, series, described, axis, written=lambda loss: plain(loss.value))
+    return figure("Loss in nats per token: the prediction with its interval, and what was reached.", drawing)
 
 
 def _minimum(curve: IsoFlopCurve) -> tuple[ScalingPoint, ...]:

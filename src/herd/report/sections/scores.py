@@ -23,7 +23,7 @@ def scores_section(cells: tuple[ScoreCell, ...]) -> Html:
         _averages(models, cells),
         tag("div", heats, class_="heats"),
         note(
-            "Darker is higher. A dash is a pair that was not measured; hold the pointer over a cell for its interval."
+            "A stronger colour is a higher score; a dash was not measured. The exact intervals are in the table below."
         ),
         _numbers(cells),
     )

@@ -27,12 +27,13 @@ def _verdict(data: ReportData) -> Html:
     """Every claim that does not hold is named here, whatever else the page shows."""
     failing = [(claim.name, f"claim-{number}") for number, claim in enumerate(data.claims, 1) if not claim.holds]
     lines = [(line.claim, f"line-{number}") for number, line in enumerate(data.announcement, 1) if line.holds is False]
-    parts: list[Child] = []
-    if data.claims:
-        parts.append(_sentence("claims of this run", len(data.claims), len(failing)))
     judged = [line for line in data.announcement if line.holds is not None]
-    if judged:
-        parts.append(_sentence("lines of the announcement that this run could try", len(judged), len(lines)))
+    counted = [
+        ("claims of this run", len(data.claims), len(failing)),
+        ("lines of the announcement that this run could try", len(judged), len(lines)),
+    ]
+    # What holds altogether comes first, so that the list of what does not follows on its own sentence.
+    parts = [_sentence(*each) for each in sorted(counted, key=lambda each: each[2] > 0) if each[1]]
     if not parts:
         return tag("p", "No claim was checked in this run.", class_="verdict")
     named = [
@@ -82,7 +83,7 @@ def _score_line(found: Score | None) -> Html:
     return tag(
         "div",
         tag("span", percent(value), class_="big"),
-        tag("span", "suite average ", score_interval(found), class_="measures"),
+        tag("span", "suite average ", score_interval(found), class_="measures unbroken"),
         tag("span", *track, class_="track", aria_hidden="true"),
         class_="score",
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from herd.report.axes import linear_axis, log_axis
+from herd.report.axes import linear_axis, log_axis, short_tick
 from herd.report.data import LossCurve, Number
 from herd.report.html import Html, tag
-from herd.report.numbers import count, finite, plain, scientific, seconds, short
-from herd.report.parts import figure, section, subheading, table, thin
+from herd.report.numbers import count, finite, plain, rate, seconds, short
+from herd.report.parts import figure, more, section, subheading, table, thin
 from herd.report.plot import DASHES, MARKS, Plot, legend, series_class
 
 
@@ -14,7 +14,7 @@ def training_section(curves: tuple[LossCurve, ...]) -> Html:
     lead = "Pre-training loss in nats per token, over tokens seen. Lines are training batches, marks are held-out text."
     if not curves:
         return section("training", "Training", lead)
-    return section("training", "Training", lead, _losses(curves), _rates(curves), _table(curves))
+    return section("training", "Training", lead, _losses(curves), _rates(curves), *_tables(curves))
 
 
 def _looks(curves: tuple[LossCurve, ...]) -> list[tuple[str, str, str]]:
@@ -73,10 +73,9 @@ def _rates(curves: tuple[LossCurve, ...]) -> Html | None:
     if not shown:
         return None
     # Linear in tokens: warm-up, cosine and anneal are recognised by their shape.
-    x = linear_axis("tokens seen", [n for curve, _ in shown for n in curve.tokens], short, most_ticks=5)
-    y = linear_axis(
-        "learning rate", [rate for curve, _ in shown for rate in curve.learning_rate], scientific, most_ticks=4
-    )
+    x = linear_axis("tokens seen", [n for curve, _ in shown for n in curve.tokens], short_tick, most_ticks=5)
+    rates = [value for curve, _ in shown for value in curve.learning_rate]
+    y = linear_axis("learning rate", rates, rate, most_ticks=4)
     plot = Plot(x, y, "Learning rate over tokens", height=150)
     for curve, (style, dash, _) in shown:
         points = list(zip(curve.tokens, curve.learning_rate, strict=False))
@@ -85,7 +84,16 @@ def _rates(curves: tuple[LossCurve, ...]) -> Html | None:
     return tag("div", subheading("Learning rate"), figure("Learning rate of each run.", legend(names), plot.html()))
 
 
-def _table(curves: tuple[LossCurve, ...]) -> Html:
+def _tables(curves: tuple[LossCurve, ...]) -> list[Html]:
+    """The models of the family; the rungs, which are many, are folded."""
+    models, rungs = [curve for curve in curves if not curve.rung], [curve for curve in curves if curve.rung]
+    tables = [_table("The models of the family", models)] if models else []
+    if rungs:
+        tables.append(more(f"The {len(rungs)} runs of the ladder", _table("The runs of the ladder", rungs)))
+    return tables
+
+
+def _table(caption: str, curves: list[LossCurve]) -> Html:
     rows = []
     for curve in curves:
         seen = [n for n in map(finite, (*curve.tokens, *curve.validation_tokens)) if n is not None]
@@ -100,4 +108,4 @@ def _table(curves: tuple[LossCurve, ...]) -> Html:
             )
         )
     head = ("Model", "Parameters", "Tokens", "Loss at the end", "Tokens/s", "Time")
-    return table("Training runs", head, rows, numeric=(1, 2, 3, 4, 5))
+    return table(caption, head, rows, numeric=(1, 2, 3, 4, 5))
