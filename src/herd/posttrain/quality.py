@@ -91,10 +91,10 @@ def distinct(accepted: Sequence[Accepted], settings: QualitySettings, ledger: Le
 
 def _apply(rule: str, judge: Callable[[Judged], str | None], groups: Groups, ledger: Ledger) -> Groups:
     left: Groups = {}
+    ledger.look(rule, sum(map(len, groups.values())))
     for task_id, replies in groups.items():
         left[task_id] = []
         for judged in replies:
-            ledger.look(rule)
             reason = judge(judged)
             if reason is None:
                 left[task_id].append(judged)
