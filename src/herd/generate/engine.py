@@ -1,0 +1,129 @@
+"""The embedded engine: batched generation with a herd model on one device.
+
+    engine = Engine(model, batch_size=256)
+    completions = engine.generate([Request(prompt, Sampling(seed=i)) for i in range(8)])
+
+Requests of like length run together, so that a short one does not pay for a long one's cache; within such a group
+finished rows are refilled at once. Not covered: paged caches and prefixes shared in part (a later engine's), beams.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from herd.errors import InputError, SettingError
+from herd.generate.protocol import SILENT, Completion, Request
+from herd.generate.slots import Slots
+from herd.llama.model import Llama
+from herd.progress import Progress
+
+Numbered = tuple[int, Request]
+
+_REFILL = 8  # refill when an eighth of the rows is free: one prefill for many prompts, few rows idle meanwhile
+_COMPACT = 0.75  # with nobody waiting, shrink when fewer than this share of the rows is in use
+
+
+class Engine:
+    """Implements `Generator` on a `Llama`.
+
+    batch_size: rows that run at once. cache_tokens: positions that all rows together may hold, which bounds memory
+    (`config.cache_bytes_per_token()` each); long requests run in smaller batches.
+    """
+
+    def __init__(self, model: Llama, *, batch_size: int = 256, cache_tokens: int = 65_536) -> None:
+        for name, value in (("batch_size", batch_size), ("cache_tokens", cache_tokens)):
+            if value < 1:
+                raise SettingError(f"{name} is {value}", where=name, mend="give 1 at least")
+        self._model, self._batch_size, self._cache_tokens = model, batch_size, cache_tokens
+
+    def generate(self, requests: Sequence[Request], progress: Progress = SILENT) -> list[Completion]:
+        """One completion for each request, in their order. InputError for a prompt that cannot be continued."""
+        for number, request in enumerate(requests):
+            self._check(request, f"request {number}")
+        done: dict[int, Completion] = {}
+        n_tokens, start = 0, time.monotonic()
+        with torch.inference_mode():
+            for group in self._groups(requests):
+                for finished in self._run(group):
+                    done.update(finished)
+                    n_tokens += sum(len(completion.tokens) for _, completion in finished)
+                    rate = n_tokens / max(time.monotonic() - start, 1e-9)
+                    progress.update(len(done), len(requests), "requests", {"tokens/s": round(rate)})
+        return [done[number] for number in range(len(requests))]
+
+    def stream(self, request: Request) -> Iterator[tuple[int, float]]:
+        """The tokens of one request as they come, each with its log-probability; the stop id is the last."""
+        self._check(request, "the prompt")
+        return self._stream(request)
+
+    def _stream(self, request: Request) -> Iterator[tuple[int, float]]:
+        slots = Slots(self._model, 1, self._room(request), len(request.sampling.stop_ids))
+        finished = False
+        with torch.inference_mode():
+            slots.admit([(0, request)])
+        while not finished:
+            with torch.inference_mode():  # not around the yield: the caller's code is the caller's business
+                step = slots.step()
+                finished = bool(step.finished)
+            _, token, logprob = step.sampled[0]
+            yield token, logprob
+            if not finished:
+                with torch.inference_mode():
+                    slots.advance()
+
+    def _run(self, group: list[Numbered]) -> Iterator[list[tuple[int, Completion]]]:
+        """Run requests of like length through one set of slots; yields those that finish, step by step."""
+        room = max(self._room(request) for _, request in group)
+        rows = max(1, min(self._batch_size, self._cache_tokens // room, len(group)))
+        stops = max(len(request.sampling.stop_ids) for _, request in group)
+        slots, waiting = Slots(self._model, rows, room, stops), deque(group)
+        while True:
+            free = slots.n_free
+            if waiting and free >= min(len(waiting), max(1, rows // _REFILL)):
+                slots.admit([waiting.popleft() for _ in range(min(free, len(waiting)))])
+            elif not waiting and slots.n_rows - free < _COMPACT * slots.n_rows:
+                slots.compact()
+            finished = slots.step().finished
+            if finished:
+                yield finished
+            if not waiting and slots.n_free == slots.n_rows:
+                return
+            slots.advance()
+
+    def _groups(self, requests: Sequence[Request]) -> Iterator[list[Numbered]]:
+        """Requests whose room differs by less than a factor of two, longest first, equal prompts side by side."""
+        numbered = list(enumerate(requests))
+        numbered.sort(key=lambda item: (-self._room(item[1]), item[1].prompt))
+        group: list[Numbered] = []
+        for item in numbered:
+            if group and 2 * self._room(item[1]) <= self._room(group[0][1]):
+                yield group
+                group = []
+            group.append(item)
+        if group:
+            yield group
+
+    def _room(self, request: Request) -> int:
+        """Positions that a request can come to need, prompt and continuation."""
+        return min(len(request.prompt) + request.sampling.max_tokens, self._model.config.max_seq_len)
+
+    def _check(self, request: Request, where: str) -> None:
+        config, prompt = self._model.config, request.prompt
+        if not prompt:
+            raise InputError("an empty prompt", where=where, mend="begin with the begin-of-text id")
+        if len(prompt) >= config.max_seq_len:
+            raise InputError(
+                f"the prompt has {len(prompt)} tokens, and the model's context is {config.max_seq_len}",
+                where=where,
+                mend=f"shorten it to {config.max_seq_len - 1} tokens or fewer: the answer needs room too",
+            )
+        if not 0 <= min(prompt) <= max(prompt) < config.vocab_size:
+            raise InputError(
+                f"the prompt holds ids outside the model's vocabulary of {config.vocab_size}",
+                where=where,
+                mend="encode it with the tokenizer in the model's folder",
+            )
