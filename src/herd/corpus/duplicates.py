@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from herd.corpus.records import CODE, Document
 from herd.corpus.step import KEEP, Verdict, drop
 
+_DATES = ("date", "timestamp", "crawl_date")
+
 
 def normalised(document: Document) -> str:
     """The text without differences that no reader would call different: case and spacing, except in code."""
@@ -25,28 +27,33 @@ def same_page(url: str) -> str:
 
 
 class UrlDuplicates:
-    """Of the documents with one URL the newest stays (Llama 3, section 3.1.1).
+    """Of the dated documents with one URL the newest stays (Llama 3, section 3.1.1).
 
-    Newest by meta["date"] (ISO 8601, compared as text); without dates the last one read.
+    The date is meta["date"], "timestamp" or "crawl_date" (ISO 8601, compared as text). Undated documents with one URL
+    are often parts of one work, so they are left to the comparison of their texts.
     """
 
     name = "url_duplicates"
 
     def judge_all(self, documents: Sequence[Document]) -> Iterable[Verdict]:
         newest: dict[str, int] = {}
-        pages = [same_page(document.url) if document.url else "" for document in documents]
+        dates = [_date(document) for document in documents]
+        pages = [
+            same_page(document.url) if document.url and date else ""
+            for document, date in zip(documents, dates, strict=True)
+        ]
         for index, page in enumerate(pages):
-            if page and (page not in newest or _date(documents[newest[page]]) <= _date(documents[index])):
+            if page and (page not in newest or dates[newest[page]] <= dates[index]):
                 newest[page] = index
         for index, page in enumerate(pages):
             if not page or newest[page] == index:
                 yield KEEP
             else:
-                yield drop("older_version", f"newer: {documents[newest[page]].id}")
+                yield drop("older_version", f"newer: {documents[newest[page]].id} of {dates[newest[page]]}")
 
 
 def _date(document: Document) -> str:
-    return str(document.meta.get("date", ""))
+    return next((str(document.meta[key]) for key in _DATES if document.meta.get(key)), "")
 
 
 class ExactDuplicates:

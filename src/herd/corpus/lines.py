@@ -18,11 +18,15 @@ from herd.corpus.step import KEEP, Verdict, drop, edit
 _DIGITS = re.compile(r"\d+")
 _BLANKS = re.compile(r"\n{3,}")
 _MIN_CHARACTERS = 4  # shorter lines are brackets, bullets and list numbers: structure, not boilerplate
+_SPEECH = 20  # a shorter line that ends a sentence is speech ("— Oui."), which menus are not
+_SENTENCE_ENDS = (".", "!", "?", "…", "»", "”", '"', "।")
 
 
 def line_key(line: str) -> str:
-    """A line without what differs between two prints of the same boilerplate: case, spacing, numbers."""
+    """Empty for a line that cannot be boilerplate, else the line without what differs between two prints of the same boilerplate: case, spacing, numbers."""
     key = " ".join(line.casefold().split())
+    if len(key) < _SPEECH and key.endswith(_SENTENCE_ENDS):
+        return ""
     key = _DIGITS.sub("0", key)
     return key if len(key) >= _MIN_CHARACTERS and any(map(str.isalpha, key)) else ""
 

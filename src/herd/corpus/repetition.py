@@ -67,7 +67,7 @@ class Repetition:
 
 def excess(text: str, min_words: int) -> tuple[str, str] | None:
     """The first limit that the text exceeds, as (reason, detail); none for a text of fewer words."""
-    words = units(text)
+    words = units(text, whole_tokens=True)
     if len(words) < min_words:
         return None
     for reason, value, limit in _measures(text, words):
@@ -77,15 +77,15 @@ def excess(text: str, min_words: int) -> tuple[str, str] | None:
 
 
 def _measures(text: str, words: Units) -> Iterator[tuple[str, float, float]]:
-    table = limits()
+    table, stretch = limits(), words.units_per_word()
     for name, separator in (("paragraph", "\n\n"), ("line", "\n")):
         count, characters = duplicate_fractions(text, separator)
         yield f"duplicate_{name}s", count, table[f"duplicate_{name}s"]
         yield f"duplicate_{name}_characters", characters, table[f"duplicate_{name}_characters"]
     for n, limit in table["top_ngram_characters"].items():
-        yield f"top_{n}_gram", top_ngram_fraction(words, int(n)), limit
+        yield f"top_{n}_gram", top_ngram_fraction(words, round(int(n) * stretch)), limit
     for n, limit in table["duplicate_ngram_characters"].items():
-        covered = float(words.lengths[_repeated(words, int(n))].sum() / words.lengths.sum())
+        covered = float(words.lengths[_repeated(words, round(int(n) * stretch))].sum() / words.lengths.sum())
         yield f"duplicate_{n}_grams", covered, limit
         if covered <= min(table["duplicate_ngram_characters"].values()):
             return  # longer n-grams cover a part of what shorter ones cover
@@ -94,9 +94,9 @@ def _measures(text: str, words: Units) -> Iterator[tuple[str, float, float]]:
 def without_repeats(text: str, separator: str) -> str:
     """The text without parts that occurred before, or that mostly repeat runs of words that did."""
     parts = text.split(separator)
-    cut = [units(part) for part in parts]
+    cut = [units(part, whole_tokens=True) for part in parts]
     whole = Units(*(np.concatenate([getattr(part, name) for part in cut]) for name in ("hashes", "lengths", "kinds")))
-    repeated = _repeated(whole, _PART_NGRAM)
+    repeated = _repeated(whole, round(_PART_NGRAM * whole.units_per_word()))
     seen: set[str] = set()
     kept = []
     first = 0

@@ -43,6 +43,11 @@ class Units:
     def __len__(self) -> int:
         return len(self.hashes)
 
+    def units_per_word(self) -> float:
+        """1.0, and more for a text that is mostly Thai."""
+        thai = np.count_nonzero((self.kinds >= _THAI) & (self.kinds <= _THAI_VOWEL))
+        return 1 / THAI_WORDS_PER_UNIT if 2 * thai > len(self) else 1.0
+
 
 @functools.cache
 def _classes() -> NDArray[np.uint8]:
@@ -103,9 +108,16 @@ def _coded(text: str) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
     return codes, _classes()[np.minimum(codes, _LAST)]
 
 
-def units(text: str) -> Units:
-    """Cut `text` into units, letter case ignored; O(len(text)) in numpy."""
+def units(text: str, *, whole_tokens: bool = False) -> Units:
+    """Cut `text` into units, letter case ignored; O(len(text)) in numpy.
+
+    With `whole_tokens` punctuation belongs to its word and only space separates (as published thresholds count), so
+    that a URL or a piece of markup is one unit; Thai is cut as always.
+    """
     codes, kinds = _coded(text.lower())
+    if whole_tokens:
+        marks = ((kinds == _GAP) & ~np.isin(codes, _SPACES)) | (kinds == _SIGN)
+        kinds = np.where(marks, np.uint8(_LETTER), kinds)
     starts = _starts(kinds)
     inside = kinds != _GAP
     codes, starts, kinds = codes[inside], starts[inside], kinds[inside]
