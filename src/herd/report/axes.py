@@ -56,7 +56,7 @@ def linear_axis(
         decimals = max(0, -math.floor(math.log10(step)))
         written = partial(_with_decimals, decimals)
     ticks = tuple(
-        (round(index * step, 12), written(round(index * step, 12)))
+        (_exact(index * step), written(_exact(index * step)))
         for index in range(first, first + 3 * most_ticks)
         if index * step <= high + 1e-9 * step
     )
@@ -90,12 +90,18 @@ def _bounds(values: Iterable[float | None], log: bool) -> tuple[float, float]:
     real = [value for value in map(finite, values) if value is not None and (value > 0 or not log)]
     low, high = (min(real), max(real)) if real else (1.0, 10.0)
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-12):  # one value, or none: give it room
-        return (low / 2, high * 2) if log else (low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
+        room = abs(low) / 2 if abs(low) > 1e-9 else 0.5
+        return (low / 2, high * 2) if log else (low - room, high + room)
     return low, high
 
 
 def _with_decimals(decimals: int, tick: float) -> str:
     return f"{tick + 0.0:.{decimals}f}".replace("-", "−")
+
+
+def _exact(tick: float) -> float:
+    """0.30000000000000004 as 0.3."""
+    return float(f"{tick:.12g}")
 
 
 def _nice_step(rough: float) -> float:

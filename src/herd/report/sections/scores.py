@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from herd.report.data import ScoreCell
 from herd.report.html import Child, Html, tag
-from herd.report.numbers import finite, score, shorten
+from herd.report.numbers import count, finite, score, shorten
 from herd.report.parts import more, note, scrolling, section, table
 
 AVERAGE = ""  # the capability, or language, that stands for all of them
@@ -80,7 +80,7 @@ def _cell(cell: ScoreCell | None) -> Html:
 
 def _numbers(cells: tuple[ScoreCell, ...]) -> Html:
     rows = [
-        (cell.model, cell.capability or "average", cell.lang or "all", score(cell.score), str(cell.score.n or "–"))
+        (cell.model, cell.capability or "average", cell.lang or "all", score(cell.score), count(cell.score.n))
         for cell in cells
     ]
     head = ("Model", "Capability", "Language", "Score", "Items")
