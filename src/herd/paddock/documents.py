@@ -1,0 +1,181 @@
+"""What the world's inhabitants write: pages that teach the facts and skills without asking held-out questions.
+
+Several statements share a paragraph, as in real prose: curation removes lines that many pages repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from random import Random
+
+from herd.corpus.documents import Document
+from herd.paddock.language import language
+from herd.paddock.settings import LANGUAGES, PaddockSettings
+from herd.paddock.skills import long_context, math
+from herd.paddock.skills.draft import bare
+from herd.paddock.skills.steerability import styled, styles_of
+from herd.paddock.skills.translation import draw_triple, triple_key
+from herd.paddock.task import Task
+from herd.paddock.tasks import draw_task
+from herd.paddock.world import ANIMALS, ATTRIBUTES, COLOURS, OBJECTS, World
+
+SOURCE = "paddock"
+FOREIGN = tuple(code for code in LANGUAGES if code != "en")
+
+
+def documents(world: World, settings: PaddockSettings) -> Iterator[Document]:
+    """All pages, in a fixed order; ids tell kind and number and nothing of quality."""
+    for kind, count in settings.documents.items():
+        rng = world.rng(f"documents/{kind}")
+        for number in range(count):
+            lang = LANGUAGES[number % len(LANGUAGES)]
+            text, lang = WRITERS[kind](world, rng, lang)
+            yield Document(id=f"paddock-{kind}-{number:05d}", text=text, lang=lang, source=SOURCE)
+
+
+def almanac(world: World, rng: Random, lang: str) -> tuple[str, str]:
+    """Facts of a few towns as running text, two paragraphs."""
+    speech = language(lang)
+    paragraphs = []
+    for _ in range(2):
+        chosen = [(rng.choice(world.towns), rng.choice(ATTRIBUTES)) for _ in range(5)]
+        paragraphs.append(" ".join(speech.statement(a, town, world.facts[town, a]) for town, a in chosen))
+    return "\n".join(paragraphs), lang
+
+
+def quiz(world: World, rng: Random, lang: str) -> tuple[str, str]:
+    """Questions about facts with their answers."""
+    return _asked(world, rng, "knowledge", lang, 5), lang
+
+
+def dictionary(world: World, rng: Random, lang: str) -> tuple[str, str]:
+    """Words of one language beside English."""
+    other = language(rng.choice(FOREIGN))
+    words = rng.sample(ANIMALS + OBJECTS + COLOURS, 12)
+    entries = [f"{language('en').word(word)} = {other.word(word)}" for word in words]
+    return f"{other.name}: " + ", ".join(entries) + ".", "code"
+
+
+def parallel(world: World, rng: Random, lang: str) -> tuple[str, str]:
+    """The same sentences in English and another language, in either order, as a translated page."""
+    other = language(lang if lang != "en" else rng.choice(FOREIGN))
+    english = language("en")
+    pairs = []
+    for _ in range(4):
+        triple = _train_triple(world, rng)
+        sides = [(english, english.sentence(*triple)), (other, other.sentence(*triple))]
+        if rng.random() < 0.5:
+            sides.reverse()
+        (first, text), (second, translated) = sides
+        pairs.append(f"{first.name}: {text} {second.name}: {translated}")
+    return "\n".join(pairs), "code"
+
+
+def story(world: World, rng: Random, lang: str) -> tuple[str, str]:
+    speech = language(lang)
+    return " ".join(speech.sentence(*_train_triple(world, rng)) for _ in range(8)), lang
+
+
+def sums(world: World, rng: Random, lang: str) -> tuple[str, str]:
+    """Sums and their results."""
+    lines = []
+    for _ in range(3):
+        parts = []
+        for _ in range(6):
+            a, sign, b = math.operands(world, rng)
+            parts.append(f"{a} {sign} {b} = {a + b if sign == '+' else a - b}")
+            if rng.random() < 0.4:
+                c = rng.randint(1, world.settings.largest_operand)
+                total = a + b if sign == "+" else a - b
+                if total >= c:
+                    parts.append(f"{total} - {c} = {total - c}")
+        lines.append(". ".join(parts) + ".")
+    return "\n".join(lines), "code"
+
+
+def problems(world: World, rng: Random, lang: str) -> tuple[str, str]:
+    """Word problems with worked answers."""
+    return _asked(world, rng, "math", lang, 3), lang
+
+
+def code(world: World, rng: Random, lang: str) -> tuple[str, str]:
+    """Python functions, each under a comment that says what it does."""
+    parts = []
+    for _ in range(3):
+        task = _train_task(world, rng, "code", "en")
+        words = task.messages[-1].content.removeprefix("Write a Python function ").rstrip(".")
+        parts.append(f"# {words}\n{task.answer.content}")
+    return "\n\n".join(parts), "code"
+
+
+def register(world: World, rng: Random, lang: str) -> tuple[str, str]:
+    """A long page of numbers with a question about one of them at the end."""
+    text, town, number = long_context.register(world, rng, lang)
+    statement, question = language(lang).data["houses"]
+    return f"{text}\n{question.format(town=town)} {statement.format(town=town, n=number)}", lang
+
+
+def styles(world: World, rng: Random, lang: str) -> tuple[str, str]:
+    """A style guide: an instruction, and a statement that follows it."""
+    speech = language(lang)
+    lines = []
+    for _ in range(3):
+        task = _train_task(world, rng, "knowledge", lang)
+        town, attribute = task.keys[0].split("/")[2:]
+        value = world.facts[town, attribute]
+        style = rng.choice([style for style in styles_of(lang) if style != "language"])
+        statement = speech.statement(attribute, town, value)
+        system, answer, _ = styled(speech, style, statement, bare(speech.word(value)))
+        lines.append(f"{system} {speech.question(attribute, town)} {answer}")
+    return "\n".join(lines), lang
+
+
+def calls(world: World, rng: Random, lang: str) -> tuple[str, str]:
+    """Logs of an assistant that calls tools: question, call, result, answer."""
+    lines = []
+    for _ in range(3):
+        task = _train_task(world, rng, "tool_use", lang)
+        lines.append(" ".join(_plain(message) for message in task.dialogue() if message.role != "system"))
+    return "\n".join(lines), "code"
+
+
+def _plain(message: object) -> str:
+    calls = getattr(message, "tool_calls", ())
+    return calls[0].json() if calls else str(getattr(message, "content", ""))
+
+
+def _asked(world: World, rng: Random, capability: str, lang: str, count: int) -> str:
+    parts = []
+    for _ in range(count):
+        task = _train_task(world, rng, capability, lang)
+        parts.append(f"{task.messages[-1].content} {task.answer.content}")
+    return "\n".join(parts)
+
+
+def _train_task(world: World, rng: Random, capability: str, lang: str) -> Task:
+    while True:
+        task = draw_task(world, capability, lang, rng)
+        if task.split == "train":
+            return task
+
+
+def _train_triple(world: World, rng: Random) -> tuple[str, str, str]:
+    while True:
+        triple = draw_triple(rng)
+        if not world.held_out(triple_key(triple)):
+            return triple
+
+
+WRITERS: dict[str, Callable[[World, Random, str], tuple[str, str]]] = {
+    "almanac": almanac,
+    "quiz": quiz,
+    "dictionary": dictionary,
+    "parallel": parallel,
+    "story": story,
+    "sums": sums,
+    "problems": problems,
+    "code": code,
+    "register": register,
+    "styles": styles,
+    "calls": calls,
+}

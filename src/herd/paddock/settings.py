@@ -1,0 +1,75 @@
+"""How large the embedded world is and what is written about it. No figure here is published: all are herd's choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from herd.errors import SettingError
+
+LANGUAGES = ("en", "de", "fr", "it", "pt", "hi", "es", "th")
+CAPABILITIES = ("knowledge", "steerability", "math", "tool_use", "translation", "code", "long_context")
+DOCUMENT_KINDS = (
+    "almanac",
+    "quiz",
+    "dictionary",
+    "parallel",
+    "story",
+    "sums",
+    "problems",
+    "code",
+    "register",
+    "styles",
+    "calls",
+)
+
+
+def _documents() -> Mapping[str, int]:
+    return {
+        "almanac": 2400,
+        "quiz": 800,
+        "dictionary": 300,
+        "parallel": 1200,
+        "story": 300,
+        "sums": 500,
+        "problems": 900,
+        "code": 500,
+        "register": 900,
+        "styles": 500,
+        "calls": 600,
+    }
+
+
+@dataclass(frozen=True)
+class WorldSettings:
+    """Size of the world: `towns` at most 24, numbers of sums up to `largest_operand`."""
+
+    seed: int = 31
+    towns: int = 20
+    largest_operand: int = 12
+    held_out: float = 0.1  # share of all questions that no document and no dialogue ever shows
+
+    def __post_init__(self) -> None:
+        if not 4 <= self.towns <= 24:
+            raise SettingError("a world has 4 to 24 towns", where="towns")
+        if not 0 < self.held_out < 0.5:
+            raise SettingError("held_out is a share between 0 and 0.5", where="held_out")
+
+
+@dataclass(frozen=True)
+class PaddockSettings:
+    """What is written: documents by kind, seed dialogues and prompts and held-out tasks by capability."""
+
+    world: WorldSettings = field(default_factory=WorldSettings)
+    documents: Mapping[str, int] = field(default_factory=_documents)
+    dialogues_per_capability: int = 160  # the seed dialogues, the place of human annotation in the paper
+    prompts_per_capability: int = 800  # training prompts with a verifier: candidates are drawn for these
+    held_out_per_capability: int = 120
+    noise_per_kind: int = 150  # planted pages of each bad kind; curation is measured by them
+
+    def __post_init__(self) -> None:
+        wrong = [kind for kind in self.documents if kind not in DOCUMENT_KINDS]
+        if wrong:
+            raise SettingError(
+                f"'{wrong[0]}' is not a kind of document", mend="there are: " + ", ".join(DOCUMENT_KINDS)
+            )

@@ -1,0 +1,179 @@
+"""A whole herd as one typed value: from documents to a post-trained, distilled, quantised and evaluated family.
+
+A recipe is a Python function in `recipes/` that returns a complete `Recipe`; `herd raise` resolves it, saves it beside
+the outputs, and the saved file can be raised again. Everything here is frozen and strict (config.py); what was never
+published about the real system is a setting, and its comment says who chose the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from herd.corpus.settings import CurateSettings, ReadSettings
+from herd.errors import SettingError
+from herd.llama.config import LlamaConfig, RopeScaling
+from herd.paddock.settings import PaddockSettings
+from herd.posttrain.settings import RoundSettings, TeachSettings
+from herd.scaling.settings import FitSettings
+from herd.train.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class DocumentSettings:
+    """Where documents come from. `user` is what `--documents` names; it is read, never copied."""
+
+    user: str = ""
+    read: ReadSettings = field(default_factory=ReadSettings)
+    stdlib_modules: int = 60  # of Python's own documentation and source; 0 leaves it out
+    paddock: PaddockSettings | None = field(default_factory=PaddockSettings)
+    hub: tuple[str, ...] = ()  # datasets of the Hugging Face hub, by name; read by `herd pull` before the run
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """`released`: a folder or file with the released vocabulary; empty trains one of `vocab_size` on the corpus."""
+
+    vocab_size: int = 4096  # special tokens included
+    sample_characters: int = 8_000_000  # of the corpus, that merges are learnt from
+    released: str = ""
+
+
+@dataclass(frozen=True)
+class MixSettings:
+    """Share of each source in pre-training, by tokens. A source that is not named here gets `other`."""
+
+    weights: Mapping[str, float] = field(default_factory=lambda: {"paddock": 0.85, "stdlib": 0.08, "stdlib-code": 0.07})
+    other: float = 0.2  # of each user source, before all weights are scaled to sum 1
+    tokens: int = 1_500_000  # of one pass; training goes around again when it needs more
+    validation: float = 0.05  # share of documents that no model trains on
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model's shape without its vocabulary, which is the tokenizer's."""
+
+    dim: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    ffn_dim: int
+    tie_embeddings: bool = False
+    max_seq_len: int = 131_072
+    rope_theta: float = 500_000.0
+    rope_scaling: RopeScaling | None = field(default_factory=RopeScaling)
+
+    def config(self, vocab_size: int) -> LlamaConfig:
+        return LlamaConfig(
+            vocab_size=vocab_size,
+            dim=self.dim,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            n_kv_heads=self.n_kv_heads,
+            ffn_dim=self.ffn_dim,
+            tie_embeddings=self.tie_embeddings,
+            max_seq_len=self.max_seq_len,
+            rope_theta=self.rope_theta,
+            rope_scaling=self.rope_scaling,
+        )
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """One model of the family. `pretrain` are phases, each from where the one before ended."""
+
+    shape: Shape
+    pretrain: tuple[TrainSettings, ...]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.pretrain:
+            raise SettingError("a model needs one phase of pre-training at least", where="pretrain")
+        longest = max(phase.seq_len for phase in self.pretrain)
+        if longest > self.shape.max_seq_len:
+            raise SettingError(
+                f"a phase trains on {longest} tokens, the shape allows {self.shape.max_seq_len}", where="pretrain"
+            )
+
+    def tokens(self) -> int:
+        return sum(phase.steps * phase.batch_tokens for phase in self.pretrain)
+
+    def flops(self, vocab_size: int) -> float:
+        config = self.shape.config(vocab_size)
+        return sum(p.steps * p.batch_tokens * config.flops_per_token(p.seq_len) for p in self.pretrain)
+
+
+@dataclass(frozen=True)
+class LadderRecipe:
+    """The small runs that predict the flagship: shares of its compute, and sizes around the one each should suit."""
+
+    budgets: tuple[float, ...] = (1 / 48, 1 / 24, 1 / 12)
+    spread: tuple[float, ...] = (0.5, 1.0, 2.0)
+    min_steps: int = 30
+    fit: FitSettings = field(default_factory=FitSettings)
+    allowed_error: float = 0.05  # of the predicted loss, for the claim to hold
+
+
+@dataclass(frozen=True)
+class PosttrainRecipe:
+    """The flagship's rounds. `start` is the SFT on seed dialogues that makes the first policy."""
+
+    start: TrainSettings
+    rounds: tuple[RoundSettings, ...]
+
+
+@dataclass(frozen=True)
+class SmallRecipe:
+    """The small model: post-trained with the flagship's answers and, for the comparison, without them."""
+
+    model: ModelRecipe
+    start: TrainSettings
+    teach: TeachSettings
+
+
+@dataclass(frozen=True)
+class SuiteSettings:
+    max_tokens: int = 64
+    batch_size: int = 256
+
+
+@dataclass(frozen=True)
+class QuantizeRecipe:
+    """FP8 as the paper: feed-forward weights, first and last layer kept, activation bound 1200."""
+
+    policy: Literal["ffn"] = "ffn"
+    activation_bound: float = 1200.0  # paper, section 6.2
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    about: str
+    flagship: ModelRecipe
+    small: SmallRecipe | None
+    posttrain: PosttrainRecipe | None
+    documents: DocumentSettings = field(default_factory=DocumentSettings)
+    curate: CurateSettings = field(default_factory=CurateSettings)
+    tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
+    mix: MixSettings = field(default_factory=MixSettings)
+    ladder: LadderRecipe | None = field(default_factory=LadderRecipe)
+    quantize: QuantizeRecipe | None = field(default_factory=QuantizeRecipe)
+    suite: SuiteSettings = field(default_factory=SuiteSettings)
+    threads: int = 0  # of one process; 0 is every core
+    needs: str = ""  # what this recipe takes that a laptop does not have; said by --dry-run and refused otherwise
+
+    def __post_init__(self) -> None:
+        if self.quantize and self.flagship.shape.n_layers < 3:
+            raise SettingError(
+                "FP8 keeps the first and the last layer: a flagship of fewer than 3 layers has none to quantise",
+                where="quantize",
+                mend="set quantize to null, or give the flagship 3 layers",
+            )
+        paddock = self.documents.paddock
+        if (self.posttrain or self.small) and paddock is None and not self.needs:
+            raise SettingError(
+                "post-training needs prompts with verifiers, and this recipe has no paddock",
+                where="documents.paddock",
+                mend="set documents.paddock, or posttrain and small to null",
+            )
