@@ -122,7 +122,7 @@ OTHER_WORLD = law(e=0.5, a=90.0, b=2500.0, alpha=0.25, beta=0.45)
 @pytest.mark.parametrize("truth", [law(), pytest.param(OTHER_WORLD, marks=pytest.mark.slow)])
 def test_intervals_cover_new_runs_at_about_their_rate(truth: TruthLaw) -> None:
     covered, total = 0, 60
-    settings = FitSettings(replicates=150, level=0.9, max_halfwidth=1.0)
+    settings = FitSettings(replicates=100, level=0.9, max_halfwidth=1.0)
     n, d = on_the_way(5 * BUDGETS[-1])
     for seed in range(total):
         rng = np.random.default_rng(1000 + seed)
@@ -151,7 +151,23 @@ def test_a_fit_is_the_same_twice_and_its_summary_is_plain() -> None:
     records = runs(law(), noise=0.003)
     first, second = fit(records, QUICK), fit(records, QUICK)
     assert json.dumps(first.summary()) == json.dumps(second.summary())
-    assert len(first.summary()["budgets"]) == 4
+    assert len(first.summary()["curves"]) == 4
+    assert first.summary()["formula"].startswith("L(N, D) = ")
+
+
+def test_curves_pass_through_three_runs_and_mark_the_minimum() -> None:
+    fitted = fit(runs(law()), QUICK)
+    for curve in fitted.curves():
+        assert [point.loss for point in curve.fit[:: len(curve.fit) - 1]] == pytest.approx(
+            [curve.runs[-1].loss, curve.runs[0].loss]
+        )
+        assert curve.minimum is not None
+        assert curve.minimum.loss <= min(point.loss for point in curve.fit)
+        assert 6 * curve.minimum.n_params * curve.minimum.tokens == pytest.approx(curve.flops, rel=1e-3)
+    edge = fit([*runs(law()), *runs(law(), budgets=[9.6e16], sizes=(6.0, 9.0, 15.0))], QUICK)
+    assert [curve.minimum is None for curve in edge.curves()] == [False] * 4 + [True]
+    two_sizes = fit(runs(law(), budgets=(*BUDGETS, 1e17), sizes=(0.5, 2.0)), QUICK)
+    assert {curve.fit for curve in two_sizes.curves()} == {()}
 
 
 def test_one_ruined_run_moves_the_prediction_little() -> None:

@@ -17,7 +17,8 @@ from typing import Any
 
 from herd.errors import FitError
 from herd.evaluate.statistics import Interval
-from herd.scaling.isoflop import IsoFlopLaw, Parabola, fit_isoflop, parabola
+from herd.scaling.curves import Curve, curves
+from herd.scaling.isoflop import fit_isoflop
 from herd.scaling.law import Law, Optimum, Prediction
 from herd.scaling.parametric import fit_parametric
 from herd.scaling.records import RunRecord, budgets
@@ -59,17 +60,9 @@ class ScalingFit:
         """The best N and D for a budget, with intervals."""
         return self.law.optimal(flops)
 
-    def parabolas(self) -> tuple[Parabola, ...]:
-        """The isoFLOP curves, for drawing, whichever law was chosen; budgets with under three sizes are left out."""
-        if isinstance(self.law, IsoFlopLaw):
-            return self.law.parabolas
-        found = []
-        for flops, runs in budgets(self.records).items():
-            try:
-                found.append(parabola(flops, runs))
-            except FitError:
-                continue
-        return tuple(found)
+    def curves(self) -> tuple[Curve, ...]:
+        """The isoFLOP curves, for drawing, whichever law was chosen."""
+        return curves(self.records, self.law.cost, self.law.settings)
 
     def summary(self) -> dict[str, Any]:
         """Everything a report needs, as plain values."""
@@ -81,17 +74,8 @@ class ScalingFit:
             "noise": self.law.noise.sigma,
             "span": list(self.law.span),
             "notes": list(self.law.notes),
-            "budgets": [
-                {
-                    "flops": curve.flops,
-                    "tokens": list(curve.tokens),
-                    "losses": list(curve.losses),
-                    "centre": curve.centre,
-                    "coefficients": list(curve.coefficients),
-                    "best_tokens": None if curve.at_edge or not curve.opens_up else curve.best_tokens,
-                }
-                for curve in self.parabolas()
-            ],
+            "formula": self.law.formula(),
+            "curves": [asdict(curve) for curve in self.curves()],
         }
 
 

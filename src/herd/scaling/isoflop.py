@@ -97,6 +97,11 @@ class IsoFlopLaw(Law):
         }
         return {letter: self._interval(column) for letter, column in columns.items()}
 
+    def formula(self) -> str:
+        p = {letter: interval.value for letter, interval in self.parameters().items()}
+        optimum = f"D*(C) = {p['A']:.3g} C^{p['alpha']:.3f}"
+        return f"{optimum}, L*(C) = {p['E']:.3g} + {p['B']:.3g} / C^{p['beta']:.3f}"
+
     @property
     def tokens_law(self) -> PowerLaw:
         """D*(C), to be compared with LLAMA3_TOKENS."""
@@ -149,14 +154,13 @@ def fit_isoflop(records: Sequence[RunRecord], settings: FitSettings | None = Non
     log_c = np.log([curve.flops for curve in curves])
     log_c0 = float(log_c.mean())
     design = np.stack([np.ones(len(curves)), log_c - log_c0], axis=1)
-    fitted_runs = [run for runs in budgets(records).values() for run in runs]
     typical = float(np.mean([curve.best_loss for curve in curves]))
     return IsoFlopLaw(
         settings=settings,
         cost=Cost.measure(
-            [run.size(settings.size) for run in fitted_runs],
-            [run.tokens for run in fitted_runs],
-            [run.flops for run in fitted_runs],
+            [run.size(settings.size) for run in records],
+            [run.tokens for run in records],
+            [run.flops for run in records],
         ),
         span=(float(np.exp(log_c.min())), float(np.exp(log_c.max()))),
         noise=replace(noise, sigma=noise.sigma / typical),

@@ -90,6 +90,10 @@ class Law(ABC):
         """The law's coefficients by their usual letters."""
 
     @abstractmethod
+    def formula(self) -> str:
+        """The law with its numbers, on one line, for people to read."""
+
+    @abstractmethod
     def optimum_refusal(self) -> str:
         """Why the runs do not determine the best split of compute; empty when they do."""
 

@@ -61,6 +61,10 @@ class ParametricLaw(Law):
         columns = (np.exp(floor), np.exp(size + alpha * x0), np.exp(data + beta * z0), alpha, beta)
         return {letter: self._interval(column) for letter, column in zip(_LETTERS, columns, strict=True)}
 
+    def formula(self) -> str:
+        p = {letter: interval.value for letter, interval in self.parameters().items()}
+        return f"L(N, D) = {p['E']:.3g} + {p['A']:.3g} / N^{p['alpha']:.3f} + {p['B']:.3g} / D^{p['beta']:.3f}"
+
     def optimum_refusal(self) -> str:
         spread = self.theta_RP[1:, 3:].std(axis=0) / self.settings.exponent_log_sd
         for letter, share in zip(("alpha", "beta"), spread, strict=True):
