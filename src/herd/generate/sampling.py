@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from herd.errors import ArtifactError
+
 Floats = NDArray[np.float32]
 
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: SplitMix64's step (Steele et al. 2014)
@@ -35,11 +37,18 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def sample(logits_BV: Tensor, temperature_B: Floats, top_p_B: Floats, uniforms_B: Floats) -> tuple[Tensor, Tensor]:
     """Tokens [B] and their log-probabilities [B] under the untempered, untruncated model.
 
-    logits_BV: float32. uniforms_B: what decides each row, in [0, 1); greedy rows do not look at it.
+    logits_BV: float32, ArtifactError if they are not finite (minus infinity may stand for an impossible token).
+    uniforms_B: what decides each row, in [0, 1); greedy rows do not look at it.
     """
     top_B1 = logits_BV.amax(dim=1, keepdim=True)
     weights_BV = (logits_BV - top_B1).exp_()  # probabilities but for a factor, the likeliest has 1
     total_B1 = weights_BV.sum(dim=1, keepdim=True)
+    if not torch.isfinite(total_B1).all():
+        raise ArtifactError(
+            "the model's logits are not finite numbers",
+            where="sampling",
+            mend="its weights are damaged or diverged in training; take an earlier checkpoint",
+        )
     if not temperature_B.any():
         tokens_B = logits_BV.argmax(dim=1)
     else:
@@ -62,10 +71,15 @@ def _draw(
         warmth_B1 = torch.from_numpy(np.where(temperature_B > 0, temperature_B, 1)).to(device)[:, None]
         weights_BV = (logits_BV - top_B1).div_(warmth_B1).exp_()
     chance_B1 = torch.from_numpy(uniforms_B).to(device)[:, None]
-    if (top_p_B < 1).any():
-        tokens_B = _draw_nucleus(weights_BV, torch.from_numpy(top_p_B).to(device)[:, None], chance_B1)
-    else:
+    narrow = np.flatnonzero(top_p_B < 1)
+    if len(narrow) < len(top_p_B):
         tokens_B = inverse_cdf(weights_BV, chance_B1)
+    else:
+        tokens_B = torch.empty(len(top_p_B), dtype=torch.int64, device=device)
+    if len(narrow):  # these alone: the order of the sum decides which token a number falls on, for each row the same
+        rows = torch.from_numpy(narrow).to(device)
+        top_p_R1 = torch.from_numpy(top_p_B[narrow]).to(device)[:, None]
+        tokens_B[rows] = _draw_nucleus(weights_BV[rows], top_p_R1, chance_B1[rows])
     if not temperature_B.all():
         greedy_B = torch.from_numpy(temperature_B == 0).to(device)
         tokens_B = torch.where(greedy_B, logits_BV.argmax(dim=1), tokens_B)
@@ -85,7 +99,7 @@ def _draw_nucleus(weights_BV: Tensor, top_p_B1: Tensor, chance_B1: Tensor) -> Te
     n_likeliest = min(_LIKELIEST, weights_BV.shape[1])
     sorted_BK, ids_BK = weights_BV.topk(n_likeliest, dim=1)
     tokens_B = _draw_sorted(sorted_BK, ids_BK, mass_B1, chance_B1)
-    unsure_B = ((sorted_BK.sum(dim=1, keepdim=True) <= mass_B1) | (top_p_B1 >= 1)).squeeze(1)
+    unsure_B = (sorted_BK.sum(dim=1, keepdim=True) <= mass_B1).squeeze(1)
     if n_likeliest < weights_BV.shape[1] and unsure_B.any():
         rows = unsure_B.nonzero().squeeze(1)
         sorted_RV, ids_RV = weights_BV[rows].sort(dim=1, descending=True, stable=True)
