@@ -26,7 +26,7 @@ class DrawSettings:
     temperature: float = 1.0  # paper 4.3.2: 0.2 to 1 at random in early rounds, 0.6 in the last one
     top_p: float = 1.0
     max_tokens: int = 256
-    prompts_per_batch: int = 64  # a kill loses at most this many prompts; herd's choice
+    prompts_per_batch: int = 128  # a kill loses at most this many prompts; herd's choice
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -204,6 +204,7 @@ class TeachSettings:
 
     sft: TrainSettings
     collect: CollectSettings = field(default_factory=CollectSettings)
+    draw_anew: bool = True  # False: the teacher's answers are those handed in, from its own rounds
     mix: MixSettings = field(default_factory=MixSettings)
     distil: DistilSettings | None = None  # None: the teacher's text alone, as in the paper
     seed: int = 0  # of the mix

@@ -21,13 +21,14 @@ from herd.posttrain.judge import Scorer
 from herd.posttrain.ledger import Drop, Ledger
 from herd.posttrain.records import Preference, reply_text
 from herd.posttrain.select import chance, mix
-from herd.posttrain.settings import DpoSettings, RewardSettings
+from herd.posttrain.settings import DistilSettings, DpoSettings, RewardSettings
 from herd.progress import Progress
 from herd.text.chat import Dialogue, encode_dialogue, encode_prompt
 from herd.text.message import Message
 from herd.text.tokenizer import Tokenizer
 from herd.train.history import TrainResult
 from herd.train.loop import train
+from herd.train.objectives.distillation import Distillation
 from herd.train.objectives.dpo import DirectPreference, reference_logprobs
 from herd.train.objectives.language_modelling import SupervisedFinetuning
 from herd.train.objectives.reward import RewardModel, RewardObjective, score
@@ -35,6 +36,7 @@ from herd.train.pairs import PairBatches
 from herd.train.pairs import Preference as EncodedPair
 from herd.train.settings import TrainSettings
 from herd.train.sources import Batches, PackedRows
+from herd.train.teacher import TaughtRows, TeacherTopK, store_teacher_topk
 
 TOO_LONG = "longer than a row"
 Conversation = Sequence[Message]
@@ -114,6 +116,42 @@ def train_sft(
     rows = PackedRows(dialogues, settings.seq_len, settings.seed, tokenizer.pad)
     result = train(model, SupervisedFinetuning(), Batches(rows, settings), settings, folder, progress)
     return model, result
+
+
+def train_distilled(
+    start: Llama,
+    teacher: Llama,
+    dialogues: Sequence[Dialogue],
+    settings: TrainSettings,
+    distil: DistilSettings,
+    tokenizer: Tokenizer,
+    teacher_fingerprint: str,
+    folder: Path,
+    progress: Progress,
+) -> tuple[Llama, TrainResult]:
+    """SFT of a copy of `start` that also learns the teacher's distribution over every trained token.
+
+    The teacher reads each row once, before; its `top_k` answers stay in `folder/teacher` until the training is done.
+    Raises SettingError when teacher and student do not share a tokenizer.
+    """
+    model = copy.deepcopy(start)
+    rows = PackedRows(dialogues, settings.seq_len, settings.seed, tokenizer.pad)
+    stored = folder / "teacher"
+    if not stored.exists():
+        store_teacher_topk(
+            stored,
+            teacher,
+            rows,
+            rows.n_rows,
+            distil.top_k,
+            tokenizer_fingerprint=teacher_fingerprint,
+            temperature=distil.temperature,
+            rows_per_batch=settings.rows_per_microbatch,
+            progress=progress,
+        )
+    taught = TaughtRows(rows, TeacherTopK.open(stored, tokenizer.fingerprint))
+    objective = Distillation(mix=distil.weight)
+    return model, train(model, objective, Batches(taught, settings), settings, folder, progress)
 
 
 def train_dpo(
