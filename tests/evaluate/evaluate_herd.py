@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from herd.evaluate.suite import Item, SuiteResult
-from herd.generate.protocol import Completion, Request, Sampling
+from herd.generate.protocol import SILENT, Completion, Request, Sampling
 from herd.paddock.task import Check, Task
-from herd.progress import Progress, Silent
+from herd.progress import Progress
 from herd.text.message import Message
 from herd.text.tokenizer import Tokenizer
 
@@ -45,7 +45,7 @@ class Parrot:
     replies: Mapping[str, str]
     seen: list[Request] = field(default_factory=list)
 
-    def generate(self, requests: Sequence[Request], progress: Progress = Silent()) -> list[Completion]:  # noqa: B008
+    def generate(self, requests: Sequence[Request], progress: Progress = SILENT) -> list[Completion]:
         self.seen += requests
         return [self._answer(request) for request in requests]
 

@@ -6,11 +6,12 @@ import math
 
 import pytest
 
+from herd.config import from_plain, to_plain
 from herd.errors import SettingError
 from herd.llama.config import LlamaConfig, llama31_405b
 from herd.scaling.ladder import body_parameters, ladder, shape_near
 from herd.scaling.records import budgets
-from herd.scaling.settings import LadderSettings
+from herd.scaling.settings import FitSettings, LadderSettings
 
 FLAGSHIP = LlamaConfig(4096, 256, 8, 8, 4, 704, rope_scaling=None, max_seq_len=1024, tie_embeddings=True)
 NANO = LadderSettings(FLAGSHIP, 4_000_000, 8192, 3e-3, 256, budgets=(1 / 32, 1 / 16, 1 / 8), min_steps=20)
@@ -67,6 +68,17 @@ def test_shapes_keep_the_proportions_of_the_flagship() -> None:
 def test_the_shape_nearest_to_the_flagships_own_size_is_the_flagship() -> None:
     for config in (FLAGSHIP, llama31_405b()):
         assert shape_near(config, body_parameters(config)) == config
+
+
+def test_the_papers_range_of_sizes_can_be_laid_out() -> None:
+    """40M to 16B in the proportions of the 405B, each near what was asked for (heads of 128 make steps)."""
+    for body in (4e7, 2e8, 1e9, 4e9, 1.6e10):
+        assert body_parameters(shape_near(llama31_405b(), body)) == pytest.approx(body, rel=0.12)
+
+
+def test_settings_travel_as_plain_values() -> None:
+    assert from_plain(LadderSettings, to_plain(NANO)) == NANO
+    assert from_plain(FitSettings, to_plain(FitSettings())) == FitSettings()
 
 
 def test_seeds_repeat_every_run() -> None:

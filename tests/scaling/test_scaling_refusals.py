@@ -110,9 +110,14 @@ def test_exponents_that_only_the_prior_knows() -> None:
         fitted.optimal(1e17)
 
 
+def test_two_budgets_cannot_be_tried_and_are_not_enough() -> None:
+    with pytest.raises(FitError, match="2 compute budgets"):
+        fit(runs(law(), budgets=(6e15, 4.8e16)), QUICK)
+
+
 def test_when_nothing_fits_every_reason_is_told() -> None:
     with pytest.raises(FitError, match=r"parametric: .*isoflop: "):
-        fit(runs(law())[:5], QUICK)
+        fit([runs(law())[i] for i in (0, 3, 6, 9)], QUICK)
 
 
 def test_a_method_that_cannot_be_tried_is_chosen_last() -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from herd.errors import InputError
-from herd.progress import Progress, Silent
+from herd.generate.protocol import SILENT
+from herd.progress import Progress
 from herd.text.tokenizer import Tokenizer
 
 
@@ -51,7 +52,7 @@ def score_choices(
     scorer: Scorer,
     tokenizer: Tokenizer,
     questions: Sequence[Question],
-    progress: Progress = Silent(),  # noqa: B008  (it holds nothing)
+    progress: Progress = SILENT,
 ) -> list[Choice]:
     """Score every question; ties go to the earlier choice. Raises InputError on a likelihood that is no number."""
     results = []

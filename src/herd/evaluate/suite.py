@@ -22,10 +22,10 @@ from functools import cached_property
 
 from herd.errors import InputError
 from herd.evaluate.statistics import Interval, macro_average, mean_interval
-from herd.generate.protocol import Completion, Generator, Request, Sampling
+from herd.generate.protocol import SILENT, Completion, Generator, Request, Sampling
 from herd.paddock.checks import verify
 from herd.paddock.task import Task, Verdict, task_to_dict
-from herd.progress import Progress, Silent
+from herd.progress import Progress
 from herd.text.chat import encode_content, encode_prompt, parse_reply
 from herd.text.message import Message
 from herd.text.tokenizer import Tokenizer
@@ -146,7 +146,7 @@ def run_suite(
     tasks: Suite | Sequence[Task],
     sampling: Sampling = GREEDY,
     verifier: Verifier = verify,
-    progress: Progress = Silent(),  # noqa: B008  (it holds nothing)
+    progress: Progress = SILENT,
 ) -> SuiteResult:
     """Let `generator` answer every task and judge the replies.
 

@@ -27,7 +27,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """One budget, runs by size. `fit` is empty with fewer than three sizes; `minimum` is None where none lies inside the sizes."""
+    """One budget, its runs by size. `fit` is empty with fewer than three sizes, `minimum` None if it is not inside."""
 
     flops: float
     runs: tuple[Point, ...]

@@ -86,6 +86,8 @@ def fit(records: Sequence[RunRecord], settings: FitSettings | None = None) -> Sc
     other could be tried either. Raises FitError when no method can be fitted.
     """
     settings = settings or FitSettings()
+    if (found := len(budgets(records))) < _MIN_BUDGETS:
+        raise FitError(f"the {len(records)} runs have {found} compute budgets; 3 are the least", mend=_MEND)
     laws: dict[str, Law] = {}
     candidates: list[Candidate] = []
     for method, fitter in METHODS.items():
@@ -108,6 +110,7 @@ def fit(records: Sequence[RunRecord], settings: FitSettings | None = None) -> Sc
     return ScalingFit(laws[chosen.method], tuple(candidates), tuple(records))
 
 
+_MIN_BUDGETS = 3  # two for the law, one to try it on
 _MEND = "a ladder of 4 budgets a factor of 2 or more apart with 3 sizes each can be fitted"
 
 

@@ -85,20 +85,22 @@ def shape_near(flagship: LlamaConfig, body: float) -> LlamaConfig:
         aspect_off = abs(math.log(shape.dim / shape.n_layers / aspect))
         return size_off + 0.2 * aspect_off
 
-    return min(_shapes(flagship), key=distance)
+    return min(_shapes(flagship, body), key=distance)
 
 
-def _shapes(flagship: LlamaConfig) -> Iterator[LlamaConfig]:
-    """Every shape of the family up to twice the flagship's width."""
+def _shapes(flagship: LlamaConfig, body: float) -> Iterator[LlamaConfig]:
+    """For each width of the family up to twice the flagship's, the two depths that come nearest to `body`."""
     aspect, head = flagship.dim / flagship.n_layers, flagship.head_dim
     for n_heads in range(1, 2 * flagship.n_heads + 1):
         dim = n_heads * head
         share = n_heads * flagship.n_kv_heads / flagship.n_heads
         n_kv_heads = max(g for g in range(1, n_heads + 1) if n_heads % g == 0 and g <= max(1, share))
         ffn = max(head, round(flagship.ffn_dim * dim / flagship.dim / head) * head)
+        shallow = replace(flagship, dim=dim, n_layers=1, n_heads=n_heads, n_kv_heads=n_kv_heads, ffn_dim=ffn)
         fewest, most = max(1, round(dim / aspect / _ASPECT_SLACK)), max(1, round(dim / aspect * _ASPECT_SLACK))
-        for n_layers in range(fewest, most + 1):
-            yield replace(flagship, dim=dim, n_layers=n_layers, n_heads=n_heads, n_kv_heads=n_kv_heads, ffn_dim=ffn)
+        depth = int(body / shallow.layer_parameters())
+        for n_layers in {min(max(value, fewest), most) for value in (depth, depth + 1)}:
+            yield replace(shallow, n_layers=n_layers)
 
 
 def _plan(settings: LadderSettings, shape: LlamaConfig, share: float, seed: int) -> RunPlan:
