@@ -110,11 +110,11 @@ def test_red_stands_exactly_where_a_claim_does_not_hold() -> None:
     holding = Page(render(ReportData("nano", claims=(good,), announcement=lines)))
     assert holding.classes() & {"fails", "failing", "fails-line"} == set()
     assert "does not hold" not in holding.text
-    assert "All 1 claims of this run hold." in holding.text
+    assert "Claims of this run: 1 of 1 holds." in holding.text
 
     failing = Page(render(ReportData("nano", claims=(good, bad), announcement=lines)))
     assert {"fails", "failing", "fails-line"} <= failing.classes()
-    assert "Of 2 claims of this run, 1 hold" in failing.text
+    assert "Claims of this run: 1 of 2 hold, 1 does not:" in failing.text
     assert failing.text.count("✗ does not hold") == 2, "at the top, and at the claim"
     assert failing.text.index("✗ does not hold teaching") < failing.text.index("Not part of this run.")
     assert "#claim-2" in failing.values("href")

@@ -35,16 +35,3 @@ if (form) {
   form.addEventListener("change", choose);
   choose();
 }
-
-// On paper nothing is folded.
-addEventListener("beforeprint", () => {
-  document.querySelectorAll("main details").forEach((fold) => {
-    fold.dataset.open = fold.open;
-    fold.open = true;
-  });
-});
-addEventListener("afterprint", () => {
-  document.querySelectorAll("main details").forEach((fold) => {
-    fold.open = fold.dataset.open === "true";
-  });
-});

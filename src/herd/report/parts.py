@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from herd.report.data import Number, Score
 from herd.report.html import Child, Html, tag
-from herd.report.numbers import count, finite
+from herd.report.numbers import count, finite, shorten
 
+LONGEST_NAME, LONGEST_CELL = 48, 160  # characters of a row's head, and of any other cell
 MISSING = "Not part of this run."
 
 
@@ -45,13 +46,23 @@ def table(
     body = [
         tag(
             "tr",
-            tag("th", row[0], scope="row"),
-            [tag("td", cell, class_=look[i], data_label=head[i] or None) for i, cell in enumerate(row[1:], 1)],
+            _cell("th", row[0], LONGEST_NAME, scope="row"),
+            [
+                _cell("td", cell, LONGEST_CELL, class_=look[i], data_label=head[i] or None)
+                for i, cell in enumerate(row[1:], 1)
+            ],
         )
         for row in rows
     ]
     inner = tag("table", tag("caption", caption), tag("thead", top), tag("tbody", body), class_=class_ or None)
     return scrolling(inner, caption)
+
+
+def _cell(name: str, child: Child, limit: int, **attributes: str | None) -> Html:
+    """A cell; text beyond `limit` characters is cut, its tooltip has more: one name must not bend the table."""
+    if isinstance(child, str) and not isinstance(child, Html) and len(child) > limit:
+        return tag(name, shorten(child, limit), title=shorten(child, 1000), **attributes)
+    return tag(name, child, **attributes)
 
 
 def scrolling(inner: Html, name: str) -> Html:
@@ -85,7 +96,7 @@ def warning(*words: Child) -> Html:
 
 
 def command(line: str) -> Html | None:
-    return tag("pre", tag("code", line), class_="command", tabindex="0") if line else None
+    return tag("pre", tag("code", line), class_="command") if line else None
 
 
 def long_text(text: str, *, shown: int = 320, most: int = 4000) -> Html:

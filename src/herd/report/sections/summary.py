@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from herd.report.data import ModelCard, ReportData, Score
 from herd.report.html import Child, Html, tag
-from herd.report.numbers import finite, percent, score_interval, seconds, short, size
+from herd.report.numbers import finite, percent, score_interval, seconds, short, shorten, size
 from herd.report.parts import command
 
 
@@ -14,7 +14,7 @@ def summary(data: ReportData) -> Html:
     return tag(
         "header",
         tag("p", "A report of one run", class_="kicker"),
-        tag("h1", f"The herd “{data.recipe}”"),
+        tag("h1", f"The herd “{shorten(data.recipe, 60)}”"),
         tag("p", " · ".join(part for part in byline if part), class_="byline") if any(byline) else None,
         _verdict(data),
         _family(data.models),
@@ -29,26 +29,30 @@ def _verdict(data: ReportData) -> Html:
     lines = [(line.claim, f"line-{number}") for number, line in enumerate(data.announcement, 1) if line.holds is False]
     judged = [line for line in data.announcement if line.holds is not None]
     counted = [
-        ("claims of this run", len(data.claims), len(failing)),
-        ("lines of the announcement that this run could try", len(judged), len(lines)),
+        ("Claims of this run", len(data.claims), len(failing)),
+        ("Lines of the announcement that this run tried", len(judged), len(lines)),
     ]
     # What holds altogether comes first, so that the list of what does not follows on its own sentence.
     parts = [_sentence(*each) for each in sorted(counted, key=lambda each: each[2] > 0) if each[1]]
     if not parts:
         return tag("p", "No claim was checked in this run.", class_="verdict")
     named = [
-        tag("li", tag("span", "✗ does not hold", class_="sign fails"), " ", tag("a", name, href=f"#{ident}"))
+        tag(
+            "li",
+            tag("span", "✗ does not hold", class_="sign fails"),
+            " ",
+            tag("a", shorten(name, 200), href=f"#{ident}"),
+        )
         for name, ident in failing + lines
     ]
     return tag("div", *parts, tag("ul", named, class_="failing") if named else None, class_="verdict")
 
 
 def _sentence(what: str, total: int, failing: int) -> Html:
-    if not failing:
-        return tag("p", tag("strong", "✓ ", aria_hidden="true"), f"All {total} {what} hold.")
-    return tag(
-        "p", f"Of {total} {what}, {total - failing} hold and {failing} ", "does" if failing == 1 else "do", " not:"
-    )
+    holding = f"{what}: {total - failing} of {total} {'holds' if total == 1 else 'hold'}"
+    if failing:
+        return tag("p", f"{holding}, {failing} {'does' if failing == 1 else 'do'} not:")
+    return tag("p", tag("strong", "✓ ", aria_hidden="true"), f"{holding}.")
 
 
 def _family(models: tuple[ModelCard, ...]) -> Html:
@@ -65,7 +69,11 @@ def _card(model: ModelCard) -> Html:
     ]
     return tag(
         "li",
-        tag("div", tag("strong", model.name), tag("span", model.role, class_="role") if model.role else None),
+        tag(
+            "div",
+            tag("strong", shorten(model.name, 40)),
+            tag("span", shorten(model.role, 40), class_="role") if model.role else None,
+        ),
         tag("div", " · ".join(part for part in measures if part), class_="measures"),
         _score_line(model.score),
         tag("code", model.folder) if model.folder else None,

@@ -39,7 +39,8 @@ def _losses(curves: tuple[LossCurve, ...]) -> Html:
     drawn = sorted(zip(curves, lines, looks, strict=True), key=lambda each: not each[0].rung)
     for curve, line, (style, dash, mark) in drawn:
         plot.line(line, style, dash, title=curve.model)
-        for tokens, loss in zip(curve.validation_tokens, curve.validation_loss, strict=False):
+        held_out_points = list(zip(curve.validation_tokens, curve.validation_loss, strict=False))
+        for tokens, loss in held_out_points[-1:] if curve.rung else held_out_points:  # of a rung only where it ends
             title = f"{curve.model}: {plain(loss)} after {short(tokens)} tokens"
             plot.dot(tokens, loss, style, title, mark)
     named = [
