@@ -1,0 +1,59 @@
+"""Stage `corpus`: curation. Artifacts: kept.jsonl.gz, removed.jsonl.gz, report.json, planted.json.
+
+planted.json says how many of the pages that the world planted were caught: removed, or, for personal data, with
+none of it left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from herd.corpus.documents import Document
+from herd.corpus.pipeline import curate
+from herd.files import read_jsonl, write_json
+from herd.paddock.noise import KINDS, Planted
+from herd.road.documents import read_all
+from herd.road.world import read_truth
+from herd.stages import Context
+
+
+def run(ctx: Context) -> Mapping[str, Any]:
+    report = curate(read_all(ctx.inputs["documents"]), ctx.settings, ctx.out, ctx.progress)
+    metrics: dict[str, Any] = {"documents_in": report.documents_in, "documents_out": report.documents_out}
+    if "world" in ctx.inputs:
+        found = measure(read_truth(ctx.inputs["world"]), list(read_kept(ctx.out)), read_all(ctx.inputs["world"]))
+        write_json(ctx.out / "planted.json", found)
+        metrics["recall"] = {kind: row["recall"] for kind, row in found["kinds"].items()}
+        metrics["clean_kept"] = found["clean_kept"]
+    return metrics
+
+
+def read_kept(folder: Path) -> Iterator[Document]:
+    yield from (Document.from_row(row) for row in read_jsonl(folder / "kept.jsonl.gz"))
+
+
+def measure(truth: Mapping[str, Planted], kept: list[Document], all_pages: Iterator[Document]) -> dict[str, Any]:
+    """Recall by kind, and the share of good pages that were kept.
+
+    A copy is caught when it or its original is gone: which of two equal pages stays says nothing.
+    """
+    texts = {page.id: page.text for page in kept}
+    kinds: dict[str, dict[str, Any]] = {kind: {"planted": 0, "caught": 0} for kind in KINDS}
+    for name, planted in truth.items():
+        kinds[planted.kind]["planted"] += 1
+        kinds[planted.kind]["caught"] += _caught(name, planted, texts)
+    for row in kinds.values():
+        row["recall"] = row["caught"] / row["planted"] if row["planted"] else None
+    originals = {planted.copy_of for planted in truth.values()}
+    clean = [page.id for page in all_pages if page.id not in truth and page.id not in originals]
+    return {"kinds": kinds, "clean": len(clean), "clean_kept": sum(name in texts for name in clean) / len(clean)}
+
+
+def _caught(name: str, planted: Planted, texts: Mapping[str, str]) -> bool:
+    if name not in texts:
+        return True
+    if planted.kind == "duplicate":
+        return planted.copy_of not in texts
+    return bool(planted.secrets) and not any(secret in texts[name] for secret in planted.secrets)

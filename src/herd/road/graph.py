@@ -1,0 +1,163 @@
+"""Which stages a recipe has, what each reads, and the names under which a user finds what they made.
+
+    world ─▶ documents ─▶ corpus ─▶ tokenizer ─▶ shards ─▶ ladder runs ─▶ forecast
+                                                  ├─▶ flagship-base ─▶ flagship-start ─▶ round-1 ─▶ ... ─▶ fp8
+                                                  └─▶ small-base ─▶ small-start ─▶ small-alone, small-taught
+    every model ─▶ scores;   everything ─▶ summary (report.html, claims.json)
+
+The forecast stands before the flagship in this order and reads nothing of it: the prediction is made first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from herd.recipe import ModelRecipe, Recipe
+from herd.road import settings as road
+from herd.scaling.ladder import RunPlan, ladder
+from herd.scaling.settings import LadderSettings
+from herd.stages import Stage
+
+
+@dataclass(frozen=True)
+class Herd:
+    """All stages of a recipe in the order in which they run, and the friendly names of models."""
+
+    stages: tuple[Stage, ...]
+    names: dict[str, Stage]
+    summary: Stage
+
+    def stage(self, name: str) -> Stage | None:
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+
+def herd_of(recipe: Recipe) -> Herd:
+    """The whole graph of `recipe`."""
+    return _Graph(recipe).build()
+
+
+class _Graph:
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.stages: list[Stage] = []
+        self.names: dict[str, Stage] = {}
+        self.scored: dict[str, Stage] = {}
+
+    def add(self, name: str, run: str, settings: object, **inputs: Stage) -> Stage:
+        stage = Stage(name, f"herd.road.{run}", settings, inputs)
+        self.stages.append(stage)
+        return stage
+
+    def build(self) -> Herd:
+        recipe = self.recipe
+        world: dict[str, Stage] = {}
+        if recipe.documents.paddock:
+            world["world"] = self.add("world", "world:run", recipe.documents.paddock)
+        documents = self.add("documents", "documents:run", road.documents(recipe), **world)
+        corpus = self.add("corpus", "corpus:run", recipe.curate, documents=documents, **world)
+        tokenizer = self.add("tokenizer", "tokenizer:run", recipe.tokenizer, corpus=corpus, **world)
+        shards = self.add("shards", "shards:run", recipe.mix, corpus=corpus, tokenizer=tokenizer)
+        self.common = {"tokenizer": tokenizer, **world}
+        self.data = {"shards": shards, "tokenizer": tokenizer}
+        self.forecast()
+        flagship = self.flagship()
+        if recipe.small:
+            self.small(flagship)
+        inputs = {stage.name: stage for stage in self.stages}
+        summary = self.add("summary", "summary:run", road.Summary(recipe.name, road.allowed_error(recipe)), **inputs)
+        return Herd(tuple(self.stages), self.names, summary)
+
+    def forecast(self) -> None:
+        """The ladder's runs and the law fitted through them."""
+        recipe = self.recipe
+        if not recipe.ladder:
+            return
+        runs = {plan.name: self.ladder_run(plan) for plan in ladder(ladder_settings(recipe))}
+        settings = road.Forecast(recipe.ladder.fit, road.flagship_size(recipe))
+        self.add("forecast", "forecast:run", settings, **runs)
+
+    def ladder_run(self, plan: RunPlan) -> Stage:
+        return self.add(f"ladder-{plan.name}", "pretrain:run", road.ladder_run(self.recipe, plan), **self.data)
+
+    def base(self, name: str, model: ModelRecipe) -> Stage:
+        """Pre-training, phase after phase; the last one is `name`-base."""
+        stage: Stage | None = None
+        for number, phase in enumerate(model.pretrain):
+            last = number == len(model.pretrain) - 1
+            before = {"before": stage} if stage else {}
+            settings = road.Pretrain(model.shape, self.recipe.tokenizer.vocab_size, phase, model.seed)
+            label = f"{name}-base" if last else f"{name}-phase-{number + 1}"
+            stage = self.add(label, "pretrain:run", settings, **self.data, **before)
+        assert stage is not None
+        self.names[f"{name}-base"] = stage
+        return stage
+
+    def flagship(self) -> Stage:
+        recipe = self.recipe
+        base = model = self.base("flagship", recipe.flagship)
+        rounds: list[Stage] = []
+        if recipe.posttrain:
+            self.score("flagship-base", base)
+            model = self.add("flagship-start", "start:run", recipe.posttrain.start, base=base, **self.common)
+            self.score("flagship-start", model)
+            for number, settings in enumerate(recipe.posttrain.rounds, 1):
+                earlier = {f"round-{n}": stage for n, stage in enumerate(rounds, 1)}
+                model = self.add(
+                    f"round-{number}",
+                    "rounds:run",
+                    road.RoundOf(number, settings, recipe.suite),
+                    base=base,
+                    policy=model,
+                    **earlier,
+                    **self.common,
+                )
+                rounds.append(model)
+                self.score(f"round-{number}", model)
+        self.names["flagship"] = model
+        if recipe.quantize:
+            fp8 = self.add("flagship-fp8", "quantize:run", recipe.quantize, model=model, **self.common)
+            self.names["flagship-fp8"] = fp8
+            if recipe.posttrain:
+                self.score("flagship-fp8", fp8)
+                last = {"round": rounds[-1]} if rounds else {}
+                self.add("fp8-check", "quantize:check", recipe.suite, bf16=model, fp8=fp8, **last, **self.common)
+        return model
+
+    def small(self, flagship: Stage) -> None:
+        recipe = self.recipe
+        assert recipe.small is not None
+        base = self.base("small", recipe.small.model)
+        start = self.add("small-start", "start:run", recipe.small.start, base=base, **self.common)
+        for kind in ("alone", "taught"):
+            settings = road.TeachOf(kind, recipe.small.teach, recipe.suite)
+            inputs = {"student": start, "teacher": flagship, **self.common}
+            stage = self.add(f"small-{kind}", "teach:run", settings, **inputs)
+            self.score(f"small-{kind}", stage)
+        self.names["small"] = stage
+        self.names["small-alone"] = next(s for s in self.stages if s.name == "small-alone")
+
+    def score(self, name: str, model: Stage) -> None:
+        if "world" in self.common:
+            self.scored[name] = self.add(f"scores-{name}", "scores:run", self.recipe.suite, model=model, **self.common)
+
+
+def ladder_settings(recipe: Recipe) -> LadderSettings:
+    """The ladder in the flagship's terms; its last phase says batch, sequence length and learning rate."""
+    assert recipe.ladder is not None
+    phase = recipe.flagship.pretrain[0]
+    return LadderSettings(
+        flagship=recipe.flagship.shape.config(recipe.tokenizer.vocab_size),
+        flagship_tokens=recipe.flagship.tokens(),
+        flagship_batch=phase.batch_tokens,
+        flagship_lr=phase.peak_lr,
+        seq_len=phase.seq_len,
+        budgets=recipe.ladder.budgets,
+        spread=recipe.ladder.spread,
+        min_steps=recipe.ladder.min_steps,
+    )
+
+
+def models(herd: Herd) -> Iterator[tuple[str, Stage]]:
+    """Friendly names and the stages they stand for."""
+    yield from herd.names.items()

@@ -1,0 +1,123 @@
+"""The settings of the road's stages, each cut out of the recipe so that a stage's hash covers what it uses, no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from herd.corpus.settings import ReadSettings
+from herd.paddock.settings import PaddockSettings
+from herd.posttrain.settings import RoundSettings, TeachSettings
+from herd.recipe import Recipe, Shape, SuiteSettings
+from herd.scaling.ladder import RunPlan
+from herd.scaling.settings import FitSettings
+from herd.train.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Documents:
+    """`user_state` is a hash of names, sizes and times below the user's folder: a changed folder is read again."""
+
+    user: str
+    user_state: str
+    read: ReadSettings
+    stdlib_modules: int
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    shape: Shape
+    vocab_size: int
+    train: TrainSettings
+    seed: int
+
+
+@dataclass(frozen=True)
+class FlagshipSize:
+    """What the law is asked about, told before the flagship is trained."""
+
+    parameters: int
+    body_parameters: int
+    tokens: int
+    flops: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    fit: FitSettings
+    flagship: FlagshipSize
+
+
+@dataclass(frozen=True)
+class RoundOf:
+    number: int
+    round: RoundSettings
+    suite: SuiteSettings
+
+
+@dataclass(frozen=True)
+class TeachOf:
+    kind: Literal["alone", "taught"]
+    teach: TeachSettings
+    suite: SuiteSettings
+
+
+@dataclass(frozen=True)
+class Summary:
+    recipe: str
+    allowed_error: float
+
+
+def documents(recipe: Recipe) -> Documents:
+    from herd.road.documents import folder_state
+
+    settings = recipe.documents
+    state = folder_state(settings.user) if settings.user else ""
+    return Documents(settings.user, state, settings.read, settings.stdlib_modules)
+
+
+def world_of(recipe: Recipe) -> PaddockSettings | None:
+    return recipe.documents.paddock
+
+
+def flagship_size(recipe: Recipe) -> FlagshipSize:
+    from herd.scaling.ladder import body_parameters
+
+    config = recipe.flagship.shape.config(recipe.tokenizer.vocab_size)
+    return FlagshipSize(
+        parameters=config.parameters(),
+        body_parameters=body_parameters(config),
+        tokens=recipe.flagship.tokens(),
+        flops=recipe.flagship.flops(recipe.tokenizer.vocab_size),
+    )
+
+
+def ladder_run(recipe: Recipe, plan: RunPlan) -> Pretrain:
+    """A rung is the flagship's first phase with the plan's shape, length, batch and learning rate."""
+    first = recipe.flagship.pretrain[0]
+    config = plan.config
+    shape = replace(
+        recipe.flagship.shape,
+        dim=config.dim,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        n_kv_heads=config.n_kv_heads,
+        ffn_dim=config.ffn_dim,
+    )
+    share = plan.steps / first.steps
+    train = replace(
+        first,
+        steps=plan.steps,
+        batch_tokens=plan.batch_tokens,
+        microbatch_tokens=0,
+        seq_len=plan.seq_len,
+        peak_lr=plan.peak_lr,
+        warmup_steps=plan.warmup_steps,
+        cosine_steps=0,
+        anneal_steps=round(first.anneal_steps * share),
+    )
+    return Pretrain(shape, recipe.tokenizer.vocab_size, train, plan.seed)
+
+
+def allowed_error(recipe: Recipe) -> float:
+    return recipe.ladder.allowed_error if recipe.ladder else 0.05

@@ -1,0 +1,45 @@
+"""Stage `shards`: the mix by source, cut into training and validation, as token files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from herd.corpus.documents import Document
+from herd.corpus.mix import mix
+from herd.corpus.tokenize import tokenize
+from herd.errors import SettingError
+from herd.files import write_json
+from herd.recipe import MixSettings
+from herd.road.corpus import read_kept
+from herd.stages import Context
+from herd.text import Tokenizer
+
+
+def run(ctx: Context) -> Mapping[str, Any]:
+    settings: MixSettings = ctx.settings
+    tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
+    by_source: dict[str, list[Document]] = {}
+    for page in read_kept(ctx.inputs["corpus"]):
+        by_source.setdefault(page.source, []).append(page)
+    pages = [page for group in by_source.values() for page in group]
+    sizes = dict(zip((p.id for p in pages), map(len, tokenizer.encode_batch([p.text for p in pages])), strict=True))
+    weights = _weights(settings, by_source)
+    mixed = mix(by_source, weights, settings.tokens, lambda page: sizes[page.id] + 2)
+    write_json(ctx.out / "mix.json", [asdict(share) for share in mixed.shares])
+    for share in mixed.shares:
+        if share.epochs > 1.5:
+            ctx.progress.note(f"{share.source} is read {share.epochs:.1f} times: it is small for its share")
+    splits = tokenize(mixed.documents, tokenizer, ctx.out, ctx.progress, validation_fraction=settings.validation)
+    return {"train_tokens": splits.train.n_tokens, "validation_tokens": splits.validation.n_tokens}
+
+
+def _weights(settings: MixSettings, by_source: Mapping[str, list[Document]]) -> dict[str, float]:
+    """The recipe's weights for sources that are there; `other` is shared by those the recipe does not name."""
+    named = {source: weight for source, weight in settings.weights.items() if source in by_source}
+    others = [source for source in by_source if source not in settings.weights]
+    weights = named | {source: settings.other / len(others) for source in others}
+    if not weights or sum(weights.values()) <= 0:
+        raise SettingError("no source of the corpus has a weight", where="mix.weights")
+    return weights

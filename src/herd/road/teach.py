@@ -1,0 +1,39 @@
+"""Stages `small-taught` and `small-alone`: the same student, prompts and budget, with the flagship's answers or its own.
+
+Artifacts: the model folder; teach.json (all counts); accepted.jsonl.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from herd.posttrain.records import write_accepted
+from herd.posttrain.teach import TeachInputs, learn_alone, teach
+from herd.road.means import dialogues, means
+from herd.road.pretrain import save_folder
+from herd.road.settings import TeachOf
+from herd.road.world import read_tasks
+from herd.stages import Context
+from herd.text import Tokenizer
+from herd.weights.hf import load_model
+
+
+def run(ctx: Context) -> Mapping[str, Any]:
+    settings: TeachOf = ctx.settings
+    tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
+    world = ctx.inputs["world"]
+    inputs = TeachInputs(
+        student=load_model(ctx.inputs["student"]),
+        teacher=load_model(ctx.inputs["teacher"]),
+        tasks=read_tasks(world, "prompts"),
+        seed_dialogues=dialogues(read_tasks(world, "seed")),
+        means=means(tokenizer, settings.suite),
+    )
+    train = teach if settings.kind == "taught" else learn_alone
+    result = train(inputs, settings.teach, ctx.scratch / "teach", ctx.progress)
+    save_folder(ctx, result.model, tokenizer, {"kind": settings.kind})
+    shutil.copy(ctx.scratch / "teach" / "teach.json", ctx.out / "teach.json")
+    write_accepted(ctx.out / "accepted.jsonl", result.accepted)
+    return {"accepted": len(result.accepted)}
