@@ -74,7 +74,7 @@ class ScalingFit:
             "noise": self.law.noise.sigma,
             "span": list(self.law.span),
             "notes": list(self.law.notes),
-            "formula": self.law.formula(),
+            "formula": self.law.formula,
             "curves": [asdict(curve) for curve in self.curves()],
         }
 

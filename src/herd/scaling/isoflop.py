@@ -97,6 +97,7 @@ class IsoFlopLaw(Law):
         }
         return {letter: self._interval(column) for letter, column in columns.items()}
 
+    @property
     def formula(self) -> str:
         p = {letter: interval.value for letter, interval in self.parameters().items()}
         optimum = f"D*(C) = {p['A']:.3g} C^{p['alpha']:.3f}"

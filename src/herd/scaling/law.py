@@ -89,6 +89,7 @@ class Law(ABC):
     def parameters(self) -> dict[str, Interval]:
         """The law's coefficients by their usual letters."""
 
+    @property
     @abstractmethod
     def formula(self) -> str:
         """The law with its numbers, on one line, for people to read."""

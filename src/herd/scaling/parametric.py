@@ -61,6 +61,7 @@ class ParametricLaw(Law):
         columns = (np.exp(floor), np.exp(size + alpha * x0), np.exp(data + beta * z0), alpha, beta)
         return {letter: self._interval(column) for letter, column in zip(_LETTERS, columns, strict=True)}
 
+    @property
     def formula(self) -> str:
         p = {letter: interval.value for letter, interval in self.parameters().items()}
         return f"L(N, D) = {p['E']:.3g} + {p['A']:.3g} / N^{p['alpha']:.3f} + {p['B']:.3g} / D^{p['beta']:.3f}"
