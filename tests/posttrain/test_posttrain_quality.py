@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from posttrain_fakes import Notes, Sum, judged
 
+from herd import paddock
 from herd.posttrain.language import same_language, same_script
 from herd.posttrain.ledger import Ledger
 from herd.posttrain.quality import clean, distinct
-from herd.posttrain.records import Accepted, Judged
+from herd.posttrain.records import Accepted, Candidate, Judged
 from herd.posttrain.rules import RULES
 from herd.posttrain.settings import QualitySettings
 from herd.posttrain.similarity import greedy_distinct, ngram_counts, similarity, unit_rows
@@ -79,6 +80,12 @@ def test_text_without_repetition_is_no_loop(letters: list[str]) -> None:
         ("राजधानी तारसिन है", "hi", True),
         ("राजधानी तारसिन है", "en", False),
         ("Die Hauptstadt heißt Tarsin", "de", True),
+        ("ประเทศ ของ Kostra คือ Dravon", "th", True),  # names keep their script
+        ("Quin का संस्थापक Berta है।", "hi", True),
+        ("Dravon", "th", True),
+        ("Das Dorf heißt Dravon", "hi", False),
+        ('{"answer": "Juna"}', "th", True),
+        ('{"answer": "red"}', "th", False),
         ("42", "th", True),
         ("3 + 4 = 7", "hi", True),
     ],
@@ -100,6 +107,26 @@ def test_the_identifier_is_asked_for_long_latin_replies_only() -> None:
     assert not asked
     assert not check("Die Hauptstadt von Velmora heißt Tarsin", "fr")
     assert check("Die Hauptstadt von Velmora heißt Tarsin", "de")
+
+
+def test_the_right_answers_of_the_embedded_world_pass_the_rules() -> None:
+    """What a perfect policy would say in eight languages is nothing that quality control may remove."""
+    tasks = {
+        task.id: task for task in paddock.tasks(paddock.make_world(paddock.WorldSettings()), "train", 120, "round")
+    }
+    groups = {}
+    for name, task in tasks.items():
+        candidate = Candidate(name, 0, (1,), (-1.0,), "", "stop")
+        groups[name] = [Judged(candidate, task.answer, "correct")]
+    ledger = Ledger()
+    kept = clean(groups, tasks, SETTINGS, same_script, ledger)
+    assert [(drop.rule, drop.reason, drop.text) for drop in ledger.drops] == []
+    dialogues = [
+        Accepted(name, tasks[name].capability, tasks[name].lang, tasks[name].dialogue(), one.text)
+        for name, group in kept.items()
+        for one in group
+    ]
+    assert len(distinct(dialogues, SETTINGS, ledger)) > 0.97 * len(dialogues)
 
 
 def clean_one(replies: list[Judged], task: Sum | None = None, **changes: object) -> tuple[list[Judged], Ledger]:

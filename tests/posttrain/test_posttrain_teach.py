@@ -93,8 +93,9 @@ def test_a_student_without_answers_of_its_own_learns_from_the_rest_and_says_so(
 ) -> None:
     notes = Notes()
     hopeless = replace(inputs, means=replace(inputs.means, verify=lambda task, reply: Verdict(False, "no")))
-    found = learn_alone(hopeless, SETTINGS, tmp_path, notes)
+    short = replace(SETTINGS, sft=settings_for(6))
+    found = learn_alone(hopeless, short, tmp_path, notes)
     assert found.accepted == []
     assert "none of 208 replies" in found.report["no_answers"]
     assert any("learns from the rest of the mix" in note for note in notes.notes)
-    assert found.report["sft"]["steps"] == 60
+    assert found.report["sft"]["steps"] == 6

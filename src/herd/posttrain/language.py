@@ -7,6 +7,7 @@ six Latin-script languages cannot be told apart from their letters alone: `same_
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
@@ -15,6 +16,7 @@ SameLanguage = Callable[[str, str], bool]  # (reply, language code asked for) ->
 
 SCRIPTS = {"th": "THAI", "hi": "DEVANAGARI"}
 LATIN = "LATIN"
+_NAMES = re.compile(r'"\w+"\s*:|\b[A-Z][A-Za-z]*')
 
 
 @lru_cache(maxsize=8192)
@@ -27,9 +29,12 @@ def _letters(text: str) -> list[str]:
 
 
 def same_script(text: str, lang: str) -> bool:
-    """Most letters belong to the script of `lang`; true where there are no letters (numbers, symbols)."""
-    letters = _letters(text)
+    """Most letters belong to the script of `lang`; true where there are none to tell by (numbers, symbols).
+
+    In Thai and Hindi capitalised Latin words and the keys of JSON do not count: names keep their script.
+    """
     wanted = SCRIPTS.get(lang, LATIN)
+    letters = _letters(text if wanted == LATIN else _NAMES.sub("", text))
     return 2 * sum(_script(letter) == wanted for letter in letters) >= len(letters)
 
 

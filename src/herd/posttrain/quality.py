@@ -106,31 +106,32 @@ def _apply(rule: str, judge: Callable[[Judged], str | None], groups: Groups, led
 def _length_rule(
     groups: Groups, tasks: Mapping[str, Prompt], settings: QualitySettings
 ) -> Callable[[Judged], str | None]:
-    """Outliers of log length within a capability and language, by median and median absolute deviation."""
+    """Outliers of log length among replies of one kind, by median and median absolute deviation."""
 
-    def group_of(judged: Judged) -> tuple[str, str]:
+    def kind_of(judged: Judged) -> tuple[str, str, str]:
         task = tasks[judged.candidate.task_id]
-        return task.capability, task.lang
+        return task.capability, task.lang, "calls" if judged.reply.tool_calls else "text"
 
-    lengths: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    lengths: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
     for replies in groups.values():
         for judged in replies:
-            lengths[group_of(judged)].append(math.log(len(judged.text) + 1))
-    centre = {group: median(values) for group, values in lengths.items()}
-    # 1.4826 makes the deviation that of a normal distribution; 0.1 keeps groups of one length from having outliers.
+            lengths[kind_of(judged)].append(math.log(len(judged.text) + 1))
+    centre = {kind: median(values) for kind, values in lengths.items()}
+    # 1.4826 makes the deviation that of a normal distribution. Replies of nearly one length would have a deviation
+    # near 0 and call every other reply an outlier: with this floor it takes a factor of 16 at the default threshold.
     spread = {
-        group: max(1.4826 * median(abs(value - centre[group]) for value in values), 0.1)
-        for group, values in lengths.items()
+        kind: max(1.4826 * median(abs(value - centre[kind]) for value in values), 0.35)
+        for kind, values in lengths.items()
     }
 
     def rule(judged: Judged) -> str | None:
-        group = group_of(judged)
-        if len(lengths[group]) < settings.length_minimum:
+        kind = kind_of(judged)
+        if len(lengths[kind]) < settings.length_minimum:
             return None
-        away = (math.log(len(judged.text) + 1) - centre[group]) / spread[group]
+        away = (math.log(len(judged.text) + 1) - centre[kind]) / spread[kind]
         if abs(away) <= settings.length_deviations:
             return None
-        return f"{len(judged.text)} characters, {away:+.1f} deviations from what is usual in {' '.join(group)}"
+        return f"{len(judged.text)} characters, {away:+.1f} deviations from what is usual in {' '.join(kind)}"
 
     return rule
 

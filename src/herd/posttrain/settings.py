@@ -58,7 +58,7 @@ class QualitySettings:
     max_apologies: int = 1
     loop_repeats: int = 4  # the same stretch of characters so many times in a row is a loop
     loop_chars: int = 24  # and those repeats cover at least so many characters
-    length_deviations: float = 6.0  # robust standard deviations of log length within a capability and language
+    length_deviations: float = 8.0  # robust standard deviations of log length within a capability and language
     length_minimum: int = 20  # groups smaller than this have no outliers
     near_duplicate: float = 0.95  # cosine between two answers to one prompt
     semantic_duplicate: float = 0.97  # cosine between two dialogues of a cluster, rare n-grams counting more

@@ -63,7 +63,9 @@ class Steps:
 
 def save_policy(folder: Path, model: Llama, tokenizer: Tokenizer, report: dict[str, Any]) -> None:
     """A Hugging Face folder in float32, so that the next step starts from the very weights of this one."""
-    save_model(folder / "model", model, model.config, tokenizer=tokenizer, dtype=torch.float32, herd=report)
+    save_model(
+        folder / "model", model, model.config, tokenizer=tokenizer, dtype=torch.float32, herd=report, instruct=True
+    )
     write_json(folder / "report.json", report)
 
 
