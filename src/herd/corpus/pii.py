@@ -44,7 +44,7 @@ def luhn(digits: str) -> bool:
 
 def _is_card(match: str) -> bool:
     digits = re.sub(r"\D", "", match)
-    return digits[0] in "3456" and len(set(digits)) > 2 and luhn(digits)
+    return digits[0] in "3456" and len(set(digits)) > 1 and luhn(digits)
 
 
 def _is_ip(match: str) -> bool:

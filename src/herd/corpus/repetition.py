@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from herd.corpus.lines import in_fences
 from herd.corpus.records import CODE, Document
 from herd.corpus.step import KEEP, Verdict, drop, edit
-from herd.corpus.words import Units, ngram_hashes, units
+from herd.corpus.words import U64, Units, ngram_hashes, units
 
 _PART_NGRAM = 5  # the shortest n whose coverage the table limits
-_PART_COVERED = 0.8  # of the characters of a line or paragraph: then it is taken for a repetition
+_PART_COVERED = 0.6  # of the characters of a line or paragraph: then it is taken for a repetition
 _MIN_LEFT = 0.5  # a document that keeps less of its text is dropped as a whole
 _BLANKS = re.compile(r"\n{3,}")
 
@@ -66,7 +67,13 @@ class Repetition:
 
 
 def excess(text: str, min_words: int) -> tuple[str, str] | None:
-    """The first limit that the text exceeds, as (reason, detail); none for a text of fewer words."""
+    """The first limit that the text exceeds, as (reason, detail); none for a text of fewer words.
+
+    Fenced code is not measured: its lines repeat by nature.
+    """
+    if "```" in text or "~~~" in text:
+        lines = text.split("\n")
+        text = "\n".join(line for line, code in zip(lines, in_fences(lines), strict=True) if not code)
     words = units(text, whole_tokens=True)
     if len(words) < min_words:
         return None
@@ -92,7 +99,7 @@ def _measures(text: str, words: Units) -> Iterator[tuple[str, float, float]]:
 
 
 def without_repeats(text: str, separator: str) -> str:
-    """The text without parts that occurred before, or that mostly repeat runs of words that did."""
+    """The text without parts that occurred before, or that mostly repeat runs of words that did; code stays whole."""
     parts = text.split(separator)
     cut = [units(part, whole_tokens=True) for part in parts]
     whole = Units(*(np.concatenate([getattr(part, name) for part in cut]) for name in ("hashes", "lengths", "kinds")))
@@ -100,11 +107,11 @@ def without_repeats(text: str, separator: str) -> str:
     seen: set[str] = set()
     kept = []
     first = 0
-    for part, words in zip(parts, cut, strict=True):
+    for part, words, code in zip(parts, cut, in_fences(parts), strict=True):
         covered = int(words.lengths[repeated[first : first + len(words)]].sum())
         first += len(words)
         key = part.strip()
-        if key and (key in seen or covered > _PART_COVERED * max(1, words.lengths.sum())):
+        if key and not code and (key in seen or covered > _PART_COVERED * max(1, words.lengths.sum())):
             continue
         seen.add(key)
         kept.append(part)
@@ -121,24 +128,38 @@ def duplicate_fractions(text: str, separator: str) -> tuple[float, float]:
     return repeated / max(1, len(parts)), characters / max(1, total)
 
 
+def _duplicated(grams: U64) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(places of the n-grams that occur more than once, which n-gram each is, how often each n-gram occurs).
+
+    Sorting values alone is several times faster than sorting with their places, and few n-grams repeat.
+    """
+    ordered = np.sort(grams)
+    again = ordered[1:][ordered[1:] == ordered[:-1]]
+    values, counts = np.unique(again, return_counts=True)
+    if not len(values):
+        empty = np.empty(0, dtype=np.int64)
+        return empty, empty, empty
+    labels = np.minimum(np.searchsorted(values, grams), len(values) - 1)
+    places = np.flatnonzero(values[labels] == grams)
+    return places, labels[places], counts + 1
+
+
 def top_ngram_fraction(words: Units, n: int) -> float:
     """Fraction of the characters inside the most frequent n-gram's occurrences; 0 if it occurs once."""
-    grams, first, counts = np.unique(ngram_hashes(words.hashes, n), return_index=True, return_counts=True)
-    if not len(grams) or counts.max() < 2:
+    places, labels, counts = _duplicated(ngram_hashes(words.hashes, n))
+    if not len(places):
         return 0.0
     ends = np.concatenate(([0], np.cumsum(words.lengths)))
-    lengths = ends[np.minimum(first + n, len(words))] - ends[first]
-    most = counts == counts.max()
-    return float(counts.max() * lengths[most].max() / ends[-1])
+    first = places[counts[labels] == counts.max()]
+    longest = (ends[np.minimum(first + n, len(words))] - ends[first]).max()
+    return float(counts.max() * longest / ends[-1])
 
 
 def _repeated(words: Units, n: int) -> NDArray[np.bool_]:
     """Which units stand in an n-gram that occurred before, bool [units]."""
-    grams = ngram_hashes(words.hashes, n)
-    _, first = np.unique(grams, return_index=True)
-    later = np.ones(len(grams), dtype=bool)
-    later[first] = False
-    starts = np.flatnonzero(later)
+    places, labels, _ = _duplicated(ngram_hashes(words.hashes, n))
+    _, first = np.unique(labels, return_index=True)
+    starts = np.delete(places, first)
     edges: NDArray[np.int64] = np.zeros(len(words) + 1, dtype=np.int64)
     np.add.at(edges, starts, 1)
     np.add.at(edges, np.minimum(starts + n, len(words)), -1)

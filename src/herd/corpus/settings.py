@@ -13,8 +13,8 @@ STEPS = (
     "exact_duplicates",
     "pii",
     "near_duplicates",
+    "boilerplate",  # before the lines go: it judges the shape of whole pages
     "repeated_lines",
-    "boilerplate",
     "repetition",
 )
 
