@@ -127,3 +127,25 @@ def test_a_method_that_cannot_be_tried_is_chosen_last() -> None:
     assert isoflop.held_out_error is None
     assert isoflop.trial_refusal or isoflop.refusal
     assert fitted.law.method == "parametric"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_losses_without_a_law_are_refused_or_answered_but_never_crash(seed: int) -> None:
+    """Random, constant, huge and spoilt losses: every answer is finite, everything else is a FitError."""
+    rng = np.random.default_rng(seed)
+    losses = (
+        rng.uniform(0.5, 12, 12),
+        np.exp(rng.normal(0, 3, 12)),
+        3.0 + 1e-9 * rng.normal(size=12),
+        4.0 * 10.0 ** rng.integers(0, 2, 12),
+    )[seed % 4]
+    records = [replace(run, loss=float(loss)) for run, loss in zip(runs(law()), losses, strict=True)]
+    try:
+        fitted = fit(records, FitSettings(replicates=30))
+        fitted.summary()
+        found = [fitted.predict_loss(*on_the_way(1e17)).loss, fitted.optimal(1e17).loss]
+    except FitError as error:
+        assert error.message
+        assert error.mend
+        return
+    assert np.isfinite([(interval.low, interval.value, interval.high) for interval in found]).all()

@@ -24,6 +24,7 @@ from herd.scaling.settings import FitSettings
 from herd.scaling.solver import Floats, Model, Noise, Priors, minimise
 
 _MIN_BUDGETS = 3
+_SAFE = (-200.0, 200.0)  # exponents beyond this are absurd refits; they must not overflow
 _LOST_MINIMA = 0.2  # share of refits without a minimum from which a budget counts as unable to show one
 
 
@@ -79,7 +80,7 @@ class IsoFlopLaw(Law):
 
     def optimum_draws(self, flops: float) -> tuple[Floats, Floats, Floats]:
         x = np.log(flops) - self.log_c0
-        tokens: Floats = np.exp(self.tokens_R2 @ np.array([1.0, x]))
+        tokens: Floats = np.exp(np.clip(self.tokens_R2 @ np.array([1.0, x]), *_SAFE))
         size = (flops / (self.cost.factor * tokens)) ** (1 / self.cost.power)
         return size, tokens, self._best_loss(x)
 
@@ -89,10 +90,10 @@ class IsoFlopLaw(Law):
         floor, scale, log_beta = self.loss_R3.T
         beta = np.exp(log_beta)
         columns = {
-            "A": np.exp(level - exponent * self.log_c0),
+            "A": np.exp(np.clip(level - exponent * self.log_c0, *_SAFE)),
             "alpha": exponent,
             "E": np.exp(floor),
-            "B": np.exp(scale + beta * self.log_c0),
+            "B": np.exp(np.clip(scale + beta * self.log_c0, *_SAFE)),
             "beta": beta,
         }
         return {letter: self._interval(column) for letter, column in columns.items()}
@@ -106,8 +107,7 @@ class IsoFlopLaw(Law):
     @property
     def tokens_law(self) -> PowerLaw:
         """D*(C), to be compared with LLAMA3_TOKENS."""
-        level, exponent = self.tokens_R2[0]
-        return PowerLaw(float(np.exp(level - exponent * self.log_c0)), float(exponent))
+        return PowerLaw(self.parameters()["A"].value, float(self.tokens_R2[0, 1]))
 
     def optimum_refusal(self) -> str:
         alpha = self.parameters()["alpha"]
@@ -117,7 +117,7 @@ class IsoFlopLaw(Law):
 
     def _best_loss(self, x: float) -> Floats:
         floor, scale, log_beta = self.loss_R3.T
-        best: Floats = np.exp(floor) + np.exp(scale - np.exp(log_beta) * x)
+        best: Floats = np.exp(floor) + np.exp(np.clip(scale - np.exp(log_beta) * x, *_SAFE))
         return best
 
 
@@ -181,6 +181,8 @@ def _usable(curves: Sequence[Parabola]) -> tuple[list[Parabola], tuple[str, ...]
     for curve in curves:
         if not curve.opens_up:
             notes.append(f"at {curve.flops:.2g} FLOPs the parabola opens downwards")
+        elif curve.best_loss <= 0:
+            notes.append(f"at {curve.flops:.2g} FLOPs the parabola dips below a loss of zero")
         elif curve.at_edge:
             side = "more" if curve.best_tokens > max(curve.tokens) else "fewer"
             notes.append(f"at {curve.flops:.2g} FLOPs the minimum lies at {side} tokens than were tried")
@@ -244,7 +246,7 @@ def _loss_model(x_B: Floats) -> Model:
         floor, scale, log_beta = theta_RP.T[:, :, None]
         beta = np.exp(log_beta)
         terms_E = np.broadcast_to(np.exp(floor), (len(theta_RP), len(x_B)))
-        terms_B = np.exp(np.clip(scale - beta * x_B, -200, 200))
+        terms_B = np.exp(np.clip(scale - beta * x_B, *_SAFE))
         total = terms_E + terms_B
         return np.log(total), np.stack([terms_E, terms_B, -terms_B * beta * x_B], axis=-1) / total[..., None]
 

@@ -26,6 +26,7 @@ from herd.scaling.solver import Floats, Model, Priors, fit_with_noise, replicate
 
 _LETTERS = ("E", "A", "B", "alpha", "beta")
 _SHARE_LOG_SD = 1.5  # prior of A and B: wide, they are always seen
+_SAFE = (-200.0, 200.0)  # exponents beyond this are absurd refits; they must not overflow
 _PRIOR_ONLY = 0.85  # an exponent this little narrower than its prior was not learned from the runs
 
 
@@ -52,13 +53,14 @@ class ParametricLaw(Law):
         log_n = (ratio + beta * log_c) / (alpha + u * beta)
         log_d = log_c - u * log_n
         floor, size, data = self._terms(log_n, log_d)
-        return np.exp(log_n), np.exp(log_d), floor + size + data
+        return np.exp(np.clip(log_n, *_SAFE)), np.exp(np.clip(log_d, *_SAFE)), floor + size + data
 
     def parameters(self) -> dict[str, Interval]:
         floor, size, data, log_alpha, log_beta = self.theta_RP.T
         alpha, beta = np.exp(log_alpha), np.exp(log_beta)
         x0, z0 = np.log(self.centre)
-        columns = (np.exp(floor), np.exp(size + alpha * x0), np.exp(data + beta * z0), alpha, beta)
+        a, b = np.exp(np.clip(size + alpha * x0, *_SAFE)), np.exp(np.clip(data + beta * z0, *_SAFE))
+        columns = (np.exp(floor), a, b, alpha, beta)
         return {letter: self._interval(column) for letter, column in zip(_LETTERS, columns, strict=True)}
 
     @property
@@ -78,8 +80,8 @@ class ParametricLaw(Law):
         x0, z0 = np.log(self.centre)
         return (
             np.exp(floor),
-            np.exp(size - np.exp(log_alpha) * (log_n - x0)),
-            np.exp(data - np.exp(log_beta) * (log_d - z0)),
+            np.exp(np.clip(size - np.exp(log_alpha) * (log_n - x0), *_SAFE)),
+            np.exp(np.clip(data - np.exp(log_beta) * (log_d - z0), *_SAFE)),
         )
 
 
@@ -147,8 +149,8 @@ def _model(x_M: Floats, z_M: Floats) -> Model:
         floor, size, data, log_alpha, log_beta = theta_RP.T[:, :, None]
         alpha, beta = np.exp(log_alpha), np.exp(log_beta)
         terms_E = np.broadcast_to(np.exp(floor), (len(theta_RP), len(x_M)))
-        terms_A = np.exp(np.clip(size - alpha * x_M, -200, 200))
-        terms_B = np.exp(np.clip(data - beta * z_M, -200, 200))
+        terms_A = np.exp(np.clip(size - alpha * x_M, *_SAFE))
+        terms_B = np.exp(np.clip(data - beta * z_M, *_SAFE))
         total = terms_E + terms_A + terms_B
         slopes = (terms_E, terms_A, terms_B, -terms_A * alpha * x_M, -terms_B * beta * z_M)
         return np.log(total), np.stack(slopes, axis=-1) / total[..., None]
