@@ -23,7 +23,9 @@ class TokenStore(Protocol):
     """Documents as ids: `herd.corpus.shards.Shards` is one."""
 
     @property
-    def n_documents(self) -> int: ...
+    def offsets(self) -> Ints:
+        """Where each document begins, and the end: [documents + 1]."""
+        ...
 
     def document(self, index: int) -> NDArray[np.generic]: ...
 
@@ -57,15 +59,12 @@ class TokenStream:
     """Rows of `seq_len` tokens cut from documents, one after another in a new random order every epoch.
 
     Every token of every document is an input exactly once an epoch. A document that does not fit goes on in the
-    next row without what came before. `lengths` saves reading every document once when the store knows them.
+    next row without what came before.
     """
 
-    def __init__(self, store: TokenStore, seq_len: int, seed: int, lengths: Sequence[int] | None = None) -> None:
+    def __init__(self, store: TokenStore, seq_len: int, seed: int) -> None:
         self.store, self.seq_len, self.seed = store, seq_len, seed
-        own = getattr(store, "lengths", None) if lengths is None else lengths
-        if own is None:
-            own = [len(store.document(index)) for index in range(store.n_documents)]
-        self._lengths = np.asarray(own, np.int64)
+        self._lengths: Ints = np.diff(store.offsets)
         self.n_tokens = int(self._lengths.sum())
         if self.n_tokens < 1:
             raise InputError("there are no tokens to train on", mend="check the corpus: every document was dropped")

@@ -65,6 +65,7 @@ def bucketed_kl(teacher_Nk: Tensor, rest_N: Tensor, student_Nk: Tensor) -> Tenso
     others. Differentiable in `student_Nk`.
     """
     # Stored in half precision, the teacher's numbers do not sum to one exactly.
+    rest_N = rest_N.clamp_min(0.0)
     norm_N = (teacher_Nk.exp().sum(-1) + rest_N).log()
     teacher_Nk, rest_N = teacher_Nk - norm_N[:, None], rest_N / norm_N.exp()
     inside_N = (teacher_Nk.exp() * (teacher_Nk - student_Nk)).sum(-1)
