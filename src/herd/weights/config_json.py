@@ -1,0 +1,135 @@
+"""config.json and generation_config.json between Hugging Face's keys and `LlamaConfig`.
+
+Written with the keys that readers of 2024 know (`rope_theta`, `rope_scaling`, `torch_dtype`); read with those or with
+the `rope_parameters` and `dtype` of transformers 5. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from herd.errors import ArtifactError, FormatError, SettingError
+from herd.llama.config import LlamaConfig, RopeScaling
+
+# What transformers assumes when a config.json of a Llama leaves the key out.
+_DEFAULT_EPS, _DEFAULT_THETA, _DEFAULT_LENGTH = 1e-6, 10_000.0, 2048
+_SCALING_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+# Variants of the network that the keys below can switch on and this network is not.
+_ONLY: dict[str, tuple[Any, ...]] = {
+    "model_type": ("llama",),
+    "hidden_act": ("silu", "swish"),
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+}
+
+
+def to_hf(config: LlamaConfig, dtype: str, *, bos: int | None = None, eos: Sequence[int] = ()) -> dict[str, Any]:
+    """The content of config.json. A base model has one `eos`, an instruct model a list."""
+    scaling = config.rope_scaling
+    content: dict[str, Any] = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": config.dim,
+        "intermediate_size": config.ffn_dim,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads,
+        "head_dim": config.head_dim,
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_seq_len,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": scaling and {"rope_type": "llama3"} | {name: getattr(scaling, name) for name in _SCALING_KEYS},
+        "tie_word_embeddings": config.tie_embeddings,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "mlp_bias": False,
+        "initializer_range": 0.02,
+        "use_cache": True,
+        "torch_dtype": dtype,
+    }
+    return content | _special_ids(bos, eos)
+
+
+def generation_config(*, bos: int | None, eos: Sequence[int], instruct: bool) -> dict[str, Any]:
+    """The content of generation_config.json; sampling defaults are those of the released instruct models."""
+    content = _special_ids(bos, eos)
+    return content | {"do_sample": True, "temperature": 0.6, "top_p": 0.9} if instruct else content
+
+
+def _special_ids(bos: int | None, eos: Sequence[int]) -> dict[str, Any]:
+    ids: dict[str, Any] = {} if bos is None else {"bos_token_id": bos}
+    if eos:
+        ids["eos_token_id"] = eos[0] if len(eos) == 1 else list(eos)
+    return ids
+
+
+def from_hf(content: object, where: str) -> LlamaConfig:
+    """The `LlamaConfig` of a config.json; anything this network cannot be is refused by name."""
+    if not isinstance(content, dict):
+        raise FormatError("a config.json holds an object", where=where)
+    for key, allowed in _ONLY.items():
+        if key in content and content[key] not in allowed:
+            raise ArtifactError(
+                f"{key} is {content[key]!r}; this network is a Llama with {key} {allowed[0]!r}",
+                where=where,
+                mend="point to a folder of a Llama 3 model",
+            )
+    theta, scaling = _rope(content, where)
+    try:
+        config = LlamaConfig(
+            vocab_size=_integer(content, "vocab_size", where),
+            dim=_integer(content, "hidden_size", where),
+            n_layers=_integer(content, "num_hidden_layers", where),
+            n_heads=_integer(content, "num_attention_heads", where),
+            n_kv_heads=_integer(content, "num_key_value_heads", where, content.get("num_attention_heads")),
+            ffn_dim=_integer(content, "intermediate_size", where),
+            norm_eps=_number(content, "rms_norm_eps", where, _DEFAULT_EPS),
+            rope_theta=theta,
+            rope_scaling=scaling,
+            max_seq_len=_integer(content, "max_position_embeddings", where, _DEFAULT_LENGTH),
+            tie_embeddings=bool(content.get("tie_word_embeddings", False)),
+        )
+    except SettingError as error:
+        raise FormatError(f"config.json describes no possible network: {error.message}", where=where) from error
+    if content.get("head_dim") not in (None, config.head_dim):
+        raise ArtifactError(
+            f"head_dim is {content['head_dim']}; this network has hidden_size / heads = {config.head_dim}", where=where
+        )
+    return config
+
+
+def _rope(content: Mapping[str, Any], where: str) -> tuple[float, RopeScaling | None]:
+    """theta and scaling, from the old two keys or from `rope_parameters`."""
+    rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise FormatError("the RoPE settings are no object", where=where)
+    theta = _number(rope if "rope_theta" in rope else content, "rope_theta", where, _DEFAULT_THETA)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return theta, None
+    if kind != "llama3":
+        raise ArtifactError(f"RoPE scaling of type {kind!r}; this network knows 'llama3'", where=where)
+    factor, low, high = (_number(rope, name, where) for name in _SCALING_KEYS[:3])
+    try:
+        return theta, RopeScaling(factor, low, high, _integer(rope, _SCALING_KEYS[3], where))
+    except SettingError as error:
+        raise FormatError(f"impossible RoPE scaling: {error.message}", where=where) from error
+
+
+def _integer(content: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
+    value = content.get(key)
+    value = default if value is None else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise FormatError(f"{key} should be a whole number, not {value!r}", where=where)
+    return value
+
+
+def _number(content: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:
+    value = content.get(key)
+    value = default if value is None else value
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise FormatError(f"{key} should be a number, not {value!r}", where=where)
+    return float(value)

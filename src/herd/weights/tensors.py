@@ -1,0 +1,173 @@
+"""Safetensors files: written tensor by tensor, read lazily from a memory map. One tensor in memory at a time.
+
+A file is eight bytes of header length, a JSON header (name -> dtype, shape, offsets), and the raw bytes. We write it
+ourselves because the library wants a whole shard in memory first, and a shard of 405B is 5 GB.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from herd.errors import ArtifactError, FormatError
+from herd.files import read_json, write_json
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.int64: "I64",
+    torch.uint8: "U8",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor to be written: its form now, its values when its turn comes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    values: Callable[[], Tensor]
+
+    @property
+    def n_bytes(self) -> int:
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count * self.dtype.itemsize
+
+
+def write_tensors(folder: Path, entries: Iterable[Entry], max_shard_bytes: int) -> int:
+    """Write one file or numbered shards with their index into `folder`; returns the bytes of all tensors.
+
+    Shards are filled in the order given; a tensor larger than `max_shard_bytes` gets a shard of its own.
+    """
+    shards = list(_shards(entries, max_shard_bytes))
+    total = sum(entry.n_bytes for shard in shards for entry in shard)
+    if len(shards) == 1:
+        _write_file(folder / SINGLE, shards[0])
+        return total
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        _write_file(folder / name, shard)
+        weight_map |= {entry.name: name for entry in shard}
+    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    return total
+
+
+def _shards(entries: Iterable[Entry], max_shard_bytes: int) -> Iterator[list[Entry]]:
+    shard: list[Entry] = []
+    size = 0
+    for entry in entries:
+        if shard and size + entry.n_bytes > max_shard_bytes:
+            yield shard
+            shard, size = [], 0
+        shard.append(entry)
+        size += entry.n_bytes
+    yield shard
+
+
+def _write_file(path: Path, entries: list[Entry]) -> None:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for entry in entries:
+        offsets = [offset, offset + entry.n_bytes]
+        header[entry.name] = {"dtype": _NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": offsets}
+        offset = offsets[1]
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors start aligned
+    with open(path, "wb") as handle:
+        handle.write(len(text).to_bytes(8, "little") + text)
+        for entry in entries:
+            tensor = entry.values().detach().to("cpu", entry.dtype).contiguous()
+            assert tensor.shape == entry.shape
+            handle.write(tensor.flatten().view(torch.uint8).numpy().data)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+@dataclass(frozen=True)
+class Found:
+    """A tensor on disk: where it lies, its shape, and its dtype as safetensors spells it."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class TensorFiles:
+    """The tensors of a model folder by name. Opening reads headers only; `tensor` maps one from the file."""
+
+    def __init__(self, found: dict[str, Found], handles: dict[Path, Any]) -> None:
+        self.found, self._handles = found, handles
+
+    @classmethod
+    def open(cls, folder: Path) -> TensorFiles:
+        """Missing, cut short or contradicting files are refused by name."""
+        weight_map = _weight_map(folder)
+        paths = sorted({folder / name for name in weight_map.values()}) if weight_map else [folder / SINGLE]
+        found: dict[str, Found] = {}
+        handles = {}
+        for path in paths:
+            handle = handles[path] = _open(path)
+            for name in handle.keys():  # noqa: SIM118 (a handle is no mapping)
+                if name in found:
+                    raise FormatError(f"tensor {name} is also in {found[name].path.name}", where=str(path))
+                part = handle.get_slice(name)
+                found[name] = Found(path, tuple(part.get_shape()), part.get_dtype())
+        for name, file in weight_map.items():
+            if name not in found or found[name].path.name != file:
+                raise FormatError(f"the index places tensor {name} here, but it is not", where=str(folder / file))
+        return cls(found, handles)
+
+    def tensor(self, name: str) -> Tensor:
+        tensor: Tensor = self._handles[self.found[name].path].get_tensor(name)
+        return tensor
+
+
+def _weight_map(folder: Path) -> Mapping[str, str]:
+    """name -> file of a sharded folder, empty when there is one file. The single file wins, as in transformers."""
+    if (folder / SINGLE).exists():
+        return {}
+    if not (folder / INDEX).exists():
+        raise ArtifactError(
+            f"neither {SINGLE} nor {INDEX} is here",
+            where=str(folder),
+            mend="point to a model folder in the Hugging Face layout with safetensors",
+        )
+    content = read_json(folder / INDEX)
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    plain = isinstance(weight_map, dict) and all(
+        isinstance(file, str) and Path(file).name == file for file in weight_map.values()
+    )
+    if not weight_map or not plain:
+        raise FormatError("the index has no weight_map of tensor names to file names", where=str(folder / INDEX))
+    return dict(weight_map)
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            "a file of weights is missing", where=str(path), mend="copy or download the model folder again"
+        ) from error
+    except (SafetensorError, OSError) as error:
+        raise FormatError(
+            f"not a whole safetensors file ({os.path.getsize(path)} bytes): {error}",
+            where=str(path),
+            mend="it was cut short or changed; copy or download the model folder again",
+        ) from error
