@@ -1,0 +1,132 @@
+"""Turn a model's feed-forward layers into FP8, and write the result for other programs.
+
+    report = quantize_model(model)                       # in place; the model is for inference from here on
+    save_fp8(folder, model, tokenizer=tokenizer, herd={...})
+
+No calibration: activations get their scales as they come. Needs the memory of one weight besides the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from herd.errors import InputError, NoEffectError
+from herd.llama.fp8 import Fp8Linear, dequantize
+from herd.llama.model import Llama
+from herd.progress import Progress, Silent
+from herd.quantize.report import Fp8Report, TensorReport
+from herd.quantize.settings import Fp8Policy
+from herd.weights.hf import SavesFiles, save_model
+from herd.weights.quantization import HERD_KEY
+
+_BF16 = 2  # bytes
+
+
+@torch.no_grad()
+def quantize_model(
+    model: Llama, policy: Fp8Policy | None = None, *, keep_wide: bool = False, progress: Progress | None = None
+) -> Fp8Report:
+    """Replace the policy's layers by `Fp8Linear`, in place, and say what it saved and cost.
+
+    `keep_wide` trades memory for faster CPU decoding (see `Fp8Linear`). Raises NoEffectError when the policy selects
+    nothing, InputError when the model is FP8 already or a weight is not finite; the model is then as it was.
+    """
+    policy, progress = policy or Fp8Policy(), progress or Silent()
+    if any(isinstance(module, Fp8Linear) for module in model.modules()):
+        raise InputError("the model is quantised already", where="quantize", mend="start from the bf16 model")
+    names = policy.names(model.config.n_layers)
+    if not names:
+        raise NoEffectError(
+            f"the policy selects no layer of {model.config.n_layers}: it keeps the first {policy.keep_first} "
+            f"and the last {policy.keep_last}",
+            where="quantize",
+            mend="quantise a deeper model, or set keep_first and keep_last lower",
+        )
+    bytes_before = sum(parameter.numel() for parameter in model.parameters()) * _BF16
+    made, reports = {}, []
+    for done, name in enumerate(names, 1):
+        linear = model.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        made[name] = _quantize(name, linear, policy.activation_bound, keep_wide)
+        reports.append(_report(name, linear.weight, made[name]))
+        progress.update(done, len(names), "matrices", {"error": reports[-1].relative_error})
+    for name, layer in made.items():
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, layer)
+    model.eval()
+    saved = sum(report.bytes_before - report.bytes_after for report in reports)
+    return Fp8Report(tuple(reports), bytes_before, bytes_before - saved)
+
+
+def _quantize(name: str, linear: nn.Linear, bound: float | None, keep_wide: bool) -> Fp8Linear:
+    try:
+        return Fp8Linear.of(linear, bound=bound, keep_wide=keep_wide)
+    except InputError as error:
+        raise InputError(error.message, where=f"{name}.weight", mend=error.mend) from error
+
+
+def _report(name: str, weight: Tensor, layer: Fp8Linear) -> TensorReport:
+    wide = weight.to(torch.float32)
+    error = (wide - dequantize(layer.weight, layer.weight_scale)).norm() / wide.norm().clamp_min(1e-30)
+    after = layer.weight.numel() + layer.weight_scale.numel() * layer.weight_scale.itemsize
+    return TensorReport(f"{name}.weight", weight.numel() * _BF16, after, float(error))
+
+
+def save_fp8(
+    folder: str | Path,
+    model: Llama,
+    *,
+    tokenizer: SavesFiles | None = None,
+    herd: Mapping[str, Any],
+    report: Fp8Report | None = None,
+    instruct: bool = False,
+    max_shard_bytes: int = 5 * 2**30,
+) -> int:
+    """Write a quantised model in the compressed-tensors layout (what vLLM and transformers read); returns bytes.
+
+    That schema cannot say the bound on activations: other programs will run without it. It stands in herd.json under
+    "fp8", from where `load_model` takes it.
+    """
+    layers = [module for module in model.modules() if isinstance(module, Fp8Linear)]
+    if not layers:
+        raise NoEffectError("no layer of the model is FP8", where=str(folder), mend="call quantize_model first")
+    note = "compressed-tensors cannot say this bound; programs other than herd run without it"
+    fp8: dict[str, Any] = {"activation_bound": layers[0].bound, "note": note}
+    if report is not None:
+        fp8["report"] = report.as_json()
+    return save_model(
+        folder,
+        model,
+        model.config,
+        tokenizer=tokenizer,
+        herd={**herd, HERD_KEY: fp8},
+        instruct=instruct,
+        max_shard_bytes=max_shard_bytes,
+        quantization_config=_quantization_config(model),
+    )
+
+
+def _quantization_config(model: Llama) -> dict[str, Any]:
+    kept = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if model.config.tie_embeddings:
+        kept.append("lm_head")  # other programs have such a module even when its weight is the embedding
+    eight_bits = {"num_bits": 8, "type": "float", "symmetric": True}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "float-quantized",
+        "quantization_status": "compressed",
+        "ignore": kept,
+        "kv_cache_scheme": None,
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": {**eight_bits, "strategy": "channel", "dynamic": False},
+                "input_activations": {**eight_bits, "strategy": "token", "dynamic": True},
+            }
+        },
+    }
