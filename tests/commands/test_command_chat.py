@@ -147,15 +147,15 @@ def test_settings_and_folders_are_checked_before_anything_is_loaded(tmp_path):
 
 
 def test_with_a_model_from_disk(tmp_path):
-    weights = pytest.importorskip("herd.weights")
     from herd.llama.config import LlamaConfig
     from herd.llama.init import init_weights
     from herd.llama.model import Llama
+    from herd.weights.hf import save_model
 
     tokenizer = Tokenizer.train([])
     model = Llama(LlamaConfig(tokenizer.vocab_size, 16, 1, 2, 1, 32, max_seq_len=128))
     init_weights(model, 1)
-    weights.save_model(tmp_path / "model", model, model.config, tokenizer=tokenizer, herd={})
+    save_model(tmp_path / "model", model, model.config, tokenizer=tokenizer, herd={})
     answers = []
     for _ in range(2):
         out = io.StringIO()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from herd.errors import ArtifactError
-from herd.generate.sampling import sample, uniforms
+from herd.generate.sampling import nucleus, sample, uniforms
 
 
 def draw(logits_V, temperature, top_p, n, first_seed=0):
@@ -80,6 +80,24 @@ def test_wide_nucleus_goes_beyond_the_likeliest():
     assert 450 < len(np.unique(tokens)) <= 501  # the rule keeps the token that crosses the border
 
 
+def test_equally_likely_tokens_at_the_border_are_kept_by_number():
+    weights = torch.tensor([[1.0, 4.0, 2.0, 1.0, 1.0, 1.0]])
+    for top_p, kept in ((0.3, 1), (0.5, 2), (0.65, 3), (0.75, 4), (0.85, 5), (0.95, 6)):
+        left = nucleus(weights, torch.tensor([[top_p]]))[0]
+        assert left[1] == 4
+        assert int((left > 0).sum()) == kept
+        assert left.tolist() == [
+            w if keep else 0 for w, keep in zip(weights[0].tolist(), (left > 0).tolist(), strict=True)
+        ]
+        ones = [i for i in (0, 3, 4, 5) if left[i] > 0]
+        assert ones == [0, 3, 4, 5][: len(ones)]
+
+
+def test_a_nucleus_of_nearly_everything_changes_no_draw():
+    logits = np.random.default_rng(3).normal(0, 1, 500)
+    assert (draw(logits, 1.0, 1.0, 2000)[0] == draw(logits, 1.0, 1 - 1e-6, 2000)[0]).all()
+
+
 @given(st.integers(0, 1000))
 def test_logprobs_are_of_the_untempered_model(seed):
     logits = torch.from_numpy(np.random.default_rng(seed).normal(0, 4, 50)).float()
@@ -100,7 +118,7 @@ def test_rows_keep_their_own_settings():
     logits = torch.randn(4, 200, generator=torch.Generator().manual_seed(2))
     temperature = np.array([0.0, 1.0, 0.7, 2.0], np.float32)
     top_p = np.array([0.5, 1.0, 0.9, 0.3], np.float32)
-    for step in range(200):
+    for step in range(60):
         chance = uniforms(np.arange(4, dtype=np.uint64), np.full(4, step))
         together, logprobs = sample(logits, temperature, top_p, chance)
         for row in range(4):

@@ -40,7 +40,7 @@ def chat(
     sampling = Sampling(temperature, top_p, max_tokens, seed=seed)  # bad settings are refused before the loading
     tokenizer = Tokenizer.load(model_folder)
     from herd.generate.engine import Engine
-    from herd.weights import load_model
+    from herd.weights.hf import load_model
 
     model = load_model(model_folder)
     sampling = replace(sampling, stop_ids=tokenizer.stop_ids)
