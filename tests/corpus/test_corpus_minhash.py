@@ -58,7 +58,7 @@ def test_groups_against_brute_force(threshold: float) -> None:
     for _ in range(60):
         base = random_text(rng, rng.randint(60, 200))
         texts.append(base)
-        texts.extend(changed(base, rng.randint(1, 8), rng) for _ in range(rng.randint(0, 3)))
+        texts.extend(changed(base, rng.randint(1, 4), rng) for _ in range(rng.randint(0, 3)))
     sets = [shingles(text, 5) for text in texts]
     truth = Groups(len(sets))
     true_pairs = []

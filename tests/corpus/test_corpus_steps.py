@@ -12,10 +12,12 @@ from corpus_texts import FOREIGN, SENTENCES, clean, contact_pages, fill, foreign
 from herd.corpus.documents import Document
 from herd.corpus.duplicates import ExactDuplicates, UrlDuplicates, same_page
 from herd.corpus.heuristics import Boilerplate, Length
+from herd.corpus.identify import probabilities, probabilities_one_by_one
 from herd.corpus.language import Language
 from herd.corpus.lines import RepeatedLines, in_fences, line_key
 from herd.corpus.pii import Pii, luhn, mask
 from herd.corpus.repetition import Repetition, _repeated, duplicate_fractions, limits, top_ngram_fraction
+from herd.corpus.step import Verdict
 from herd.corpus.words import units
 
 
@@ -26,48 +28,64 @@ def text_document(text: str, lang: str = "en", source: str = "web", **more: obje
 # language
 
 
+def judged(document: Document) -> Verdict:
+    return next(iter(Language().judge_all([document])))
+
+
+def test_identification_side_by_side_equals_the_package() -> None:
+    rng = random.Random(0)
+    texts = [
+        "",
+        "A",
+        "SHOUTED WORDS",
+        "\U0001f600",
+        "12 34",
+        *(page(lang, rng) for lang in SENTENCES for _ in range(5)),
+    ]
+    texts += [fill(template, rng) for template in FOREIGN.values()]
+    np.testing.assert_allclose(probabilities(texts), probabilities_one_by_one(texts), atol=2e-4)
+
+
 def test_wrong_language_is_found_and_clean_pages_stay() -> None:
-    step = Language()
-    assert np.mean([step.judge(document).keep for document in foreign(300)]) <= 0.05
-    assert np.mean([step.judge(document).keep for document in clean(400)]) >= 0.98
+    assert np.mean([verdict.keep for verdict in Language().judge_all(foreign(300))]) <= 0.05
+    assert np.mean([verdict.keep for verdict in Language().judge_all(clean(400))]) >= 0.98
 
 
 def test_undeclared_pages_are_labelled() -> None:
-    step = Language()
     pages = clean(160)
-    labels = [step.judge(replace(document, lang="")).edited for document in pages]
+    labels = [verdict.edited for verdict in Language().judge_all([replace(document, lang="") for document in pages])]
     right = [label is not None and label.lang == document.lang for label, document in zip(labels, pages, strict=True)]
     assert np.mean(right) >= 0.98
 
 
 def test_single_declared_sentences_get_the_benefit_of_the_doubt() -> None:
-    rng, step = random.Random(0), Language()
+    rng = random.Random(0)
     lines = [text_document(fill(template, rng), lang) for lang, group in SENTENCES.items() for template in group]
-    assert np.mean([step.judge(line).keep for line in lines]) >= 0.98
+    assert np.mean([verdict.keep for verdict in Language().judge_all(lines)]) >= 0.98
 
 
 def test_a_page_is_what_most_of_it_is() -> None:
-    rng, step = random.Random(1), Language()
+    rng = random.Random(1)
     german = "\n\n".join(page("de", rng) for _ in range(6))
     english = page("en", rng)
-    assert step.judge(text_document(f"{english}\n\n{german}", "de")).keep
-    assert not step.judge(text_document(f"{english}\n\n{german}", "en")).keep
+    assert judged(text_document(f"{english}\n\n{german}", "de")).keep
+    assert not judged(text_document(f"{english}\n\n{german}", "en")).keep
 
 
 @pytest.mark.parametrize("lang", ["code", "en"])
 def test_code_and_numbers_are_not_judged(lang: str) -> None:
     text = "def f(x):\n    return x + 1\n" if lang == "code" else "12 + 7 = 19"
-    assert Language().judge(text_document(text, lang)).keep
+    assert judged(text_document(text, lang)).keep
 
 
 def test_a_language_that_is_not_ours_is_dropped_by_its_declaration() -> None:
-    assert Language().judge(text_document(FOREIGN["nl"], "nl")).reason == "other_language"
+    assert judged(text_document(FOREIGN["nl"], "nl")).reason == "other_language"
 
 
 def test_fenced_code_does_not_decide_the_language() -> None:
     code = "```python\n" + "for value in the_list_of_values:\n    print(value, end=' ')\n" * 40 + "```\n"
     rng = random.Random(2)
-    assert Language().judge(text_document(page("es", rng) + "\n" + code, "es")).keep
+    assert judged(text_document(page("es", rng) + "\n" + code, "es")).keep
 
 
 # length

@@ -1,41 +1,29 @@
 """Which language a text is in, and whether that is one of ours.
 
-py3langid (naive Bayes over byte n-grams, its model is inside the package) reads a few passages spread over the text;
-their probabilities are averaged by length, so a page is what most of it is. Passages of code are skipped.
-A declared language is believed unless the text clearly contradicts it: identification of a line or two is unsure, above
-all between neighbours (Spanish and Galician, Hindi and Nepali).
+A few passages spread over the text are identified (`identify.py`) and their probabilities averaged by length, so a page
+is what most of it is. Passages of code are skipped. A declared language is believed unless the text clearly
+contradicts it: identification of a line or two is unsure, above all between neighbours (Spanish and Galician, Hindi
+and Nepali).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cache
-from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from herd.corpus.identify import languages, probabilities
 from herd.corpus.records import CODE, LANGUAGES, Document
 from herd.corpus.step import KEEP, Verdict, drop, edit
 
-# Candidates beside our eight: the languages of the larger Wikipedias. The creoles and dialects that py3langid also
-# knows (pcm, bcl, ext, an, lij, ...) take short English, Spanish and Italian lines away and are left out.
-OTHERS = """
-ar az be bg bn bs ca cs cy da el eo et eu fa fi ga gl gu he hr hu hy id is ja ka kk km kn ko la lt lv mk ml mr ms my
-ne nl no pa pl ps ro ru sk sl sq sr sv sw ta te tl tr uk ur uz vi zh
-"""
-
 _PASSAGES, _PASSAGE = 5, 220  # passages, characters each
-_MIN_LETTERS = 12  # under this a text is not judged
+_MIN_LETTERS = 12  # under this a passage is not judged
+_TOGETHER = 2000  # documents
 _FENCED = re.compile(r"^ *(```|~~~).*?(^ *\1|\Z)", re.MULTILINE | re.DOTALL)
 _NOT_PROSE = re.compile(r"https?://\S+|<[^<>\n]{1,200}>|`[^`\n]+`|\{\{.*?\}\}")
-
-
-@cache
-def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # 0.9 s to load: only when needed
-
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    identifier.set_languages([*LANGUAGES, *OTHERS.split()])
-    return identifier
 
 
 def passages(text: str) -> list[str]:
@@ -49,17 +37,23 @@ def passages(text: str) -> list[str]:
     return [prose[start : start + _PASSAGE] for start in range(0, stride * _PASSAGES, stride)]
 
 
-def probabilities(text: str) -> dict[str, float]:
-    """Probability of each candidate language; empty when there are too few letters to tell."""
-    total: dict[str, float] = {}
-    weight = 0
-    for passage in passages(text):
-        letters = sum(map(str.isalpha, passage))
-        if letters >= _MIN_LETTERS:
-            weight += letters
-            for lang, probability in _identifier().rank(passage):
-                total[lang] = total.get(lang, 0.0) + letters * probability
-    return {lang: value / weight for lang, value in total.items()}
+def identified(texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
+    """For each text the probability of each of `languages()`; None where there are too few letters to tell."""
+    chosen, weights, owners = [], [], []
+    for owner, text in enumerate(texts):
+        for passage in passages(text):
+            letters = sum(map(str.isalpha, passage))
+            if letters >= _MIN_LETTERS:
+                chosen.append(passage)
+                weights.append(letters)
+                owners.append(owner)
+    found: list[NDArray[np.float32] | None] = [None] * len(texts)
+    totals = np.bincount(owners, weights, minlength=len(texts)) if owners else np.zeros(len(texts))
+    for owner, weight, row in zip(owners, weights, probabilities(chosen), strict=True):
+        share = row * np.float32(weight / totals[owner])
+        before = found[owner]
+        found[owner] = share if before is None else before + share
+    return found
 
 
 class Language:
@@ -70,14 +64,21 @@ class Language:
     def __init__(self, confidence: float = 0.5, doubt: float = 0.2) -> None:
         self._confidence, self._doubt = confidence, doubt
 
-    def judge(self, document: Document) -> Verdict:
+    def judge_all(self, documents: Sequence[Document]) -> Iterable[Verdict]:
+        for first in range(0, len(documents), _TOGETHER):
+            group = documents[first : first + _TOGETHER]
+            texts = ["" if document.lang == CODE else document.text for document in group]
+            for document, found in zip(group, identified(texts), strict=True):
+                table = None if found is None else dict(zip(languages(), found.tolist(), strict=True))
+                yield self._judge(document, table)
+
+    def _judge(self, document: Document, found: dict[str, float] | None) -> Verdict:
         declared = document.lang
         if declared == CODE:
             return KEEP
         if declared and declared not in LANGUAGES:
             return drop("other_language", f"declared {declared}")
-        found = probabilities(document.text)
-        if not found:
+        if found is None:
             return KEEP if declared else edit(replace(document, lang="en"), "assumed_en", "too few letters to tell")
         best = max(found, key=found.__getitem__)
         if declared:
@@ -85,7 +86,7 @@ class Language:
                 return KEEP
             reason = "not_as_declared" if best in LANGUAGES else "other_language"
             return drop(reason, f"declared {declared}, reads as {best} ({found[best]:.2f})")
-        ours = max(LANGUAGES, key=lambda lang: found.get(lang, 0.0))
+        ours = max(LANGUAGES, key=found.__getitem__)
         if best != ours and found[best] >= self._confidence:
             return drop("other_language", f"reads as {best} ({found[best]:.2f})")
         return edit(replace(document, lang=ours), f"labelled_{ours}", f"{found[ours]:.2f}")
