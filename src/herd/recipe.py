@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from herd.corpus.settings import CurateSettings, ReadSettings
 from herd.errors import SettingError
 from herd.llama.config import LlamaConfig, RopeScaling
 from herd.paddock.settings import PaddockSettings
 from herd.posttrain.settings import RoundSettings, TeachSettings
+from herd.quantize.settings import Fp8Policy
 from herd.scaling.settings import FitSettings
 from herd.train.settings import TrainSettings
 
@@ -139,14 +139,6 @@ class SuiteSettings:
 
 
 @dataclass(frozen=True)
-class QuantizeRecipe:
-    """FP8 as the paper: feed-forward weights, first and last layer kept, activation bound 1200."""
-
-    policy: Literal["ffn"] = "ffn"
-    activation_bound: float = 1200.0  # paper, section 6.2
-
-
-@dataclass(frozen=True)
 class Recipe:
     name: str
     about: str
@@ -158,7 +150,7 @@ class Recipe:
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
     mix: MixSettings = field(default_factory=MixSettings)
     ladder: LadderRecipe | None = field(default_factory=LadderRecipe)
-    quantize: QuantizeRecipe | None = field(default_factory=QuantizeRecipe)
+    quantize: Fp8Policy | None = field(default_factory=Fp8Policy)
     suite: SuiteSettings = field(default_factory=SuiteSettings)
     threads: int = 0  # of one process; 0 is every core
     needs: str = ""  # what this recipe takes that a laptop does not have; said by --dry-run and refused otherwise

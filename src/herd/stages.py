@@ -107,10 +107,15 @@ class Runner:
     def path(self, stage: Stage) -> Path:
         return self.folder / "stages" / stage.folder
 
-    def run(self, stages: Sequence[Stage]) -> dict[str, Path]:
-        """Run what is not there yet; returns the folder of every stage by its name."""
+    def run(self, stages: Sequence[Stage], prepare: Callable[[], None] | None = None) -> dict[str, Path]:
+        """Run what is not there yet; returns the folder of every stage by its name.
+
+        `prepare` is called once the folder is ours, before the first stage.
+        """
         todo = ordered(stages)
         with only_one(self.folder):
+            if prepare:
+                prepare()
             for number, stage in enumerate(todo, 1):
                 self._run_one(stage, number, len(todo))
         return {stage.name: self.path(stage) for stage in todo}

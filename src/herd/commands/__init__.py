@@ -1,1 +1,1 @@
-"""What the command line runs: one file for each command; `herd.cli` holds the table. Heavy imports stay inside."""
+"""What the commands of `herd` do; cli.py only knows their names. One file a command."""

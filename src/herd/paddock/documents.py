@@ -13,6 +13,7 @@ from herd.paddock.language import language
 from herd.paddock.settings import LANGUAGES, PaddockSettings
 from herd.paddock.skills import long_context, math
 from herd.paddock.skills.draft import bare
+from herd.paddock.skills.knowledge import fact_key
 from herd.paddock.skills.steerability import styled, styles_of
 from herd.paddock.skills.translation import draw_triple, triple_key
 from herd.paddock.task import Task
@@ -34,12 +35,14 @@ def documents(world: World, settings: PaddockSettings) -> Iterator[Document]:
 
 
 def almanac(world: World, rng: Random, lang: str) -> tuple[str, str]:
-    """Facts of a few towns as running text, two paragraphs."""
+    """Two towns, a paragraph each with all their facts, and questions about both."""
     speech = language(lang)
-    paragraphs = []
-    for _ in range(2):
-        chosen = [(rng.choice(world.towns), rng.choice(ATTRIBUTES)) for _ in range(5)]
-        paragraphs.append(" ".join(speech.statement(a, town, world.facts[town, a]) for town, a in chosen))
+    towns = rng.sample(world.towns, 2)
+    paragraphs = [" ".join(speech.statement(a, town, world.facts[town, a]) for a in ATTRIBUTES) for town in towns]
+    asked = [(town, a) for town in towns for a in ATTRIBUTES if not world.held_out(fact_key(lang, town, a))]
+    for town, attribute in rng.sample(asked, min(3, len(asked))):
+        answer = speech.statement(attribute, town, world.facts[town, attribute])
+        paragraphs.append(f"{speech.question(attribute, town)} {answer}")
     return "\n".join(paragraphs), lang
 
 
@@ -109,10 +112,12 @@ def code(world: World, rng: Random, lang: str) -> tuple[str, str]:
 
 
 def register(world: World, rng: Random, lang: str) -> tuple[str, str]:
-    """A long page of numbers with a question about one of them at the end."""
-    text, town, number = long_context.register(world, rng, lang)
+    """A long page of numbers, and questions about some of them at the end."""
+    text, entries = long_context.register(world, rng, lang)
     statement, question = language(lang).data["houses"]
-    return f"{text}\n{question.format(town=town)} {statement.format(town=town, n=number)}", lang
+    asked = rng.sample(sorted(entries.items()), 4)
+    lines = [f"{question.format(town=town)} {statement.format(town=town, n=number)}" for town, number in asked]
+    return "\n".join([text, *lines]), lang
 
 
 def styles(world: World, rng: Random, lang: str) -> tuple[str, str]:

@@ -36,7 +36,7 @@ def plant(world: World, clean: Sequence[Document], per_kind: int) -> tuple[list[
     truth: dict[str, Planted] = {}
     for kind in KINDS:
         rng = world.rng(f"noise/{kind}")
-        for number in range(per_kind):
+        for _ in range(per_kind):
             text, lang, planted = _WRITERS[kind](rng, clean)
             page = Document(id=f"paddock-page-{len(pages):05d}", text=text, lang=lang, source="paddock")
             pages.append(page)

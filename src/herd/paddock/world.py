@@ -9,10 +9,33 @@ from dataclasses import dataclass
 
 from herd.paddock.settings import WorldSettings
 
+# None begins with a vowel: French elides before those.
 TOWNS = (
-    "Brenn Solva Karth Mirol Tesk Tulmo Vand Pelor Quin Kostra Zeph Halden "
-    "Divra Lumo Nord Rask Dorn Belva Fenn Gorlo Hesk Jarl Wend Yster"
-).split()  # none begins with a vowel: French elides before those
+    "Brenn",
+    "Solva",
+    "Karth",
+    "Mirol",
+    "Tesk",
+    "Tulmo",
+    "Vand",
+    "Pelor",
+    "Quin",
+    "Kostra",
+    "Zeph",
+    "Halden",
+    "Divra",
+    "Lumo",
+    "Nord",
+    "Rask",
+    "Dorn",
+    "Belva",
+    "Fenn",
+    "Gorlo",
+    "Hesk",
+    "Jarl",
+    "Wend",
+    "Yster",
+)
 COUNTRIES = ["Aldora", "Bruvia", "Celtis", "Dravon", "Estal", "Faruna"]
 FOUNDERS = ["Amon", "Berta", "Corin", "Delia", "Edric", "Fiona", "Gavin", "Hilda", "Ilian", "Juna", "Kasper", "Lenor"]
 PEOPLE = ["Mila", "Toren", "Asha", "Bela", "Rio", "Nuri", "Sven", "Zara"]

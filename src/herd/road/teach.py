@@ -1,4 +1,4 @@
-"""Stages `small-taught` and `small-alone`: the same student, prompts and budget, with the flagship's answers or its own.
+"""Stages `small-taught` and `small-alone`: one student, prompts and budget, with the flagship's answers or its own.
 
 Artifacts: the model folder; teach.json (all counts); accepted.jsonl.
 """

@@ -21,11 +21,12 @@ def lr_at(settings: TrainSettings, step: int) -> float:
 
 
 def _before_annealing(settings: TrainSettings, step: int) -> float:
+    step += settings.schedule_offset
     if step < settings.warmup_steps:
         return settings.peak_lr * step / settings.warmup_steps
     if settings.schedule == "constant":
         return settings.peak_lr
-    end = settings.cosine_steps or settings.steps
+    end = settings.cosine_steps or settings.schedule_offset + settings.steps
     progress = min(1.0, (step - settings.warmup_steps) / max(1, end - settings.warmup_steps))
     low = settings.peak_lr * settings.min_lr_ratio
     return low + (settings.peak_lr - low) * 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -29,6 +29,7 @@ class TrainSettings:
     schedule: Literal["cosine", "constant"] = "cosine"  # paper, section 3.4.1
     min_lr_ratio: float = 0.01  # paper, section 3.4.1: 8e-5 down to 8e-7
     cosine_steps: int = 0  # where the cosine would end; 0 is `steps`. The paper: 1,200,000, beyond its last step
+    schedule_offset: int = 0  # steps of earlier phases of one schedule: this run begins there in warm-up and cosine
     anneal_steps: int = 0  # paper, section 3.4.3: the last part goes linearly to 0 from the rate reached
     average_every: int = 1  # herd's choice: a checkpoint enters the annealing mean (Polyak) every so many steps
 
@@ -53,7 +54,14 @@ class TrainSettings:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_tokens", "seq_len", "keep", "spike_window"):
             self._need(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("warmup_steps", "cosine_steps", "anneal_steps", "average_every", "microbatch_tokens"):
+        for name in (
+            "warmup_steps",
+            "cosine_steps",
+            "schedule_offset",
+            "anneal_steps",
+            "average_every",
+            "microbatch_tokens",
+        ):
             self._need(name, getattr(self, name) >= 0, "0 or more")
         for name in ("checkpoint_every_steps", "checkpoint_every_seconds", "validate_every", "grad_clip"):
             self._need(name, getattr(self, name) >= 0, "0 or more")

@@ -15,7 +15,8 @@ FILLERS = 8
 
 
 def draw(world: World, rng: random.Random, lang: str) -> Draft:
-    text, town, number = register(world, rng, lang)
+    text, entries = register(world, rng, lang)
+    town, number = rng.choice(sorted(entries.items()))
     speech = language(lang)
     statement, question = speech.data["houses"]
     return ask(
@@ -27,8 +28,8 @@ def draw(world: World, rng: random.Random, lang: str) -> Draft:
     )
 
 
-def register(world: World, rng: random.Random, lang: str) -> tuple[str, str, int]:
-    """A page with `ENTRIES` towns among filler sentences, the town asked for and its number."""
+def register(world: World, rng: random.Random, lang: str) -> tuple[str, dict[str, int]]:
+    """A page with `ENTRIES` towns among filler sentences, and the number of each town."""
     speech = language(lang)
     towns = rng.sample(world.towns, min(ENTRIES, len(world.towns)))
     numbers = rng.sample(range(2, 100), len(towns))
@@ -39,5 +40,4 @@ def register(world: World, rng: random.Random, lang: str) -> tuple[str, str, int
         if not world.held_out(triple_key(triple)):
             lines.append(speech.sentence(*triple))
     rng.shuffle(lines)
-    which = rng.randrange(len(towns))
-    return " ".join(lines), towns[which], numbers[which]
+    return " ".join(lines), dict(zip(towns, numbers, strict=True))

@@ -1,0 +1,163 @@
+"""The command table: names, help, and which function to call. No logic, and nothing heavy is imported before a call.
+
+Every command's help ends with an example. Errors of herd are printed as a sentence, never as a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from herd import __version__
+from herd.errors import HerdError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (see errors.py)."""
+    options = parser().parse_args(arguments)
+    try:
+        code: int = options.call(options)
+        return code
+    except HerdError as error:
+        print(f"herd: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("herd: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader left; Python would complain once more while exiting
+        return 141
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(
+        prog="herd", description="Raise a herd of Llama 3.1 models, or adopt the released ones."
+    )
+    root.add_argument("--version", action="version", version=f"herd {__version__}")
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _raise(_command(commands, "raise", "a whole recipe: documents to a family of models and a report", "raise nano"))
+    _recipes(_command(commands, "recipes", "the recipes there are, or one of them in full", "recipes nano"))
+    _chat(_command(commands, "chat", "talk to a model in the terminal", "chat runs/nano/flagship --system 'Be brief.'"))
+    _evaluate(_command(commands, "evaluate", "a model on a suite of tasks", "evaluate runs/nano/flagship"))
+    _quantize(_command(commands, "quantize", "BF16 to FP8, as released", "quantize runs/nano/flagship flagship-fp8"))
+    _inspect(_command(commands, "inspect", "what training reads of a dialogue", "inspect dialogue seed.jsonl"))
+    return root
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, about: str, example: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=about,
+        description=about.capitalize() + ".",
+        epilog=f"example: herd {example}",
+    )
+
+
+def _raise(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", help="a recipe's name (nano, pico, ...) or a saved recipe.json")
+    command.add_argument(
+        "--documents", default="", metavar="PATH", help="your own texts, mixed in: text, JSONL, Parquet, HTML"
+    )
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a setting, e.g. flagship.pretrain.0.steps=200",
+    )
+    command.add_argument("--out", default="", metavar="FOLDER", help="where the run lives (default: runs/RECIPE)")
+    command.add_argument("--dry-run", action="store_true", help="only say what each stage reads, costs and takes")
+
+    def call(options: argparse.Namespace) -> int:
+        from herd.commands.raising import raise_herd
+
+        return raise_herd(
+            options.recipe,
+            assignments=options.set,
+            documents=options.documents,
+            out=options.out,
+            dry_run=options.dry_run,
+        )
+
+    command.set_defaults(call=call)
+
+
+def _recipes(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", nargs="?", help="print this one with every setting, as JSON")
+
+    def call(options: argparse.Namespace) -> int:
+        from herd.commands.recipes import show
+
+        return show(options.recipe)
+
+    command.set_defaults(call=call)
+
+
+def _chat(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", type=Path, help="a model folder")
+    command.add_argument("--system", help="a system prompt")
+    command.add_argument("--temperature", type=float, default=0.6)
+    command.add_argument("--top-p", type=float, default=0.9)
+    command.add_argument("--max-tokens", type=int, default=256, help="of one answer")
+    command.add_argument("--seed", type=int, default=0)
+
+    def call(options: argparse.Namespace) -> int:
+        from herd.commands.chat import chat
+
+        chat(
+            options.model,
+            system=options.system,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            max_tokens=options.max_tokens,
+            seed=options.seed,
+        )
+        return 0
+
+    command.set_defaults(call=call)
+
+
+def _evaluate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", type=Path, help="a model folder")
+    command.add_argument(
+        "--tasks", type=Path, help="tasks as JSON lines (default: the suite of the run the model is from)"
+    )
+    command.add_argument("--out", type=Path, help="write lm-evaluation-harness result files here")
+
+    def call(options: argparse.Namespace) -> int:
+        from herd.commands.evaluate import evaluate
+
+        return evaluate(options.model, options.tasks, options.out)
+
+    command.set_defaults(call=call)
+
+
+def _quantize(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", type=Path, help="a BF16 model folder")
+    command.add_argument("out", type=Path, help="the folder to write (compressed-tensors FP8)")
+
+    def call(options: argparse.Namespace) -> int:
+        from herd.commands.quantize import quantize
+
+        return quantize(options.model, options.out)
+
+    command.set_defaults(call=call)
+
+
+def _inspect(command: argparse.ArgumentParser) -> None:
+    kinds = command.add_subparsers(title="what", metavar="WHAT", required=True)
+    dialogue = kinds.add_parser("dialogue", help="which tokens of each dialogue are trained")
+    dialogue.add_argument("file", type=Path, help='JSON lines of {"messages": [...]}')
+    dialogue.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="a model folder (default: bytes)")
+
+    def call(options: argparse.Namespace) -> int:
+        from herd.commands.inspect import inspect_dialogue
+
+        inspect_dialogue(options.file, options.tokenizer, sys.stdout)
+        return 0
+
+    dialogue.set_defaults(call=call)

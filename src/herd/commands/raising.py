@@ -1,0 +1,87 @@
+"""`herd raise`: a recipe from documents to a report, or a look at what it would do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from herd.commands.watch import Terminal, clock
+from herd.config import override, save, to_plain
+from herd.errors import InputError, SettingError
+from herd.files import read_json
+from herd.recipe import Recipe
+from herd.recipes import find
+from herd.road.graph import Herd, herd_of
+from herd.stages import Runner, link
+
+
+def resolve(name: str, assignments: Sequence[str], documents: str) -> Recipe:
+    """The recipe by name or file, with the command line's settings and documents in it."""
+    recipe = find(name)
+    if documents:
+        if not Path(documents).exists():
+            raise InputError("there is no such file or folder of documents", where=documents)
+        user = str(Path(documents).resolve())
+        recipe = replace(recipe, documents=replace(recipe.documents, user=user))
+    return override(recipe, assignments)
+
+
+def raise_herd(name: str, *, assignments: Sequence[str], documents: str, out: str, dry_run: bool) -> int:
+    recipe = resolve(name, assignments, documents)
+    folder = Path(out or f"runs/{recipe.name}")
+    herd = herd_of(recipe)
+    if dry_run:
+        from herd.commands.dry_run import show
+
+        show(recipe, herd, folder)
+        return 0
+    if recipe.needs:
+        raise SettingError(
+            f"the recipe '{recipe.name}' needs {recipe.needs}",
+            mend=f"look at it with: herd raise {name} --dry-run; on a laptop raise 'nano'",
+        )
+    _prepare_threads(recipe.threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    watch = Terminal()
+    runner = Runner(folder, watch)
+    try:
+        runner.run(herd.stages, prepare=lambda: save(folder / "recipe.json", to_plain(recipe)))
+    finally:
+        watch.close()
+    publish(herd, runner, folder)
+    _tell(herd, runner, folder)
+    return 0
+
+
+def publish(herd: Herd, runner: Runner, folder: Path) -> None:
+    """Friendly names for the models and the report."""
+    for name, stage in herd.names.items():
+        link(folder, name, runner.path(stage))
+    for file in ("report.html", "claims.json", "report.json"):
+        if (runner.path(herd.summary) / file).exists():
+            link(folder, file, runner.path(herd.summary) / file)
+
+
+def _prepare_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+
+
+def _tell(herd: Herd, runner: Runner, folder: Path) -> None:
+    seconds = sum(read_json(runner.path(stage) / "herd.json")["seconds"] for stage in herd.stages)
+    claims = folder / "claims.json"
+    print()
+    if claims.exists():
+        rows = read_json(claims)
+        failed = [row["name"] for row in rows if not row["holds"]]
+        print(
+            f"{len(rows) - len(failed)} of {len(rows)} claims hold" + (f"; NOT: {', '.join(failed)}" if failed else "")
+        )
+    print(f"report   {folder / 'report.html'}   (all stages: {clock(seconds)})")
+    if "flagship" in herd.names:
+        print(f"next     herd chat {folder / 'flagship'}")
+    sys.stdout.flush()

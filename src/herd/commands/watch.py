@@ -1,0 +1,115 @@
+"""A run in the terminal: every stage with how far it is, how fast, and how long it will take.
+
+On a terminal the current stage is one live line; in a file or a pipe a line appears every few seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from herd.progress import Fact
+from herd.stages import Stage
+
+_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+class Terminal:
+    """The `Watch` of a run: prints a line when a stage ends, and shows the one under way."""
+
+    def __init__(self, out: TextIO = sys.stdout) -> None:
+        self.console = Console(file=out, highlight=False, soft_wrap=True)
+        self.found = 0
+        self.current: StageProgress | None = None
+
+    def start(self, stage: Stage, number: int, total: int) -> StageProgress:
+        self._tell_found()
+        self.current = StageProgress(self.console, f"[{number}/{total}] {stage.name}")
+        return self.current
+
+    def done(self, stage: Stage, seconds: float, metrics: Mapping[str, Any], found: bool) -> None:
+        if found:
+            self.found += 1
+            return
+        if self.current:
+            self.current.close()
+        shown = ", ".join(f"{name} {_short(value)}" for name, value in metrics.items() if _is_short(value))
+        self.console.print(f"  {stage.name:<24} {clock(seconds):>7}   {shown}", markup=False)
+
+    def close(self) -> None:
+        if self.current:
+            self.current.close()
+        self._tell_found()
+
+    def _tell_found(self) -> None:
+        if self.found:
+            self.console.print(f"  {self.found} stages found done", markup=False)
+            self.found = 0
+
+
+class StageProgress:
+    """The `Progress` that one stage reports to."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self.console, self.title = console, title
+        self.live: Live | None = None
+        self.unit, self.since, self.first, self.told = "", time.monotonic(), 0.0, time.monotonic()
+        if console.is_terminal:
+            self.live = Live(Text(f"{title} ..."), console=console, refresh_per_second=4, transient=True)
+            self.live.start()
+
+    def update(self, done: float, total: float, unit: str, facts: Mapping[str, Fact] | None = None) -> None:
+        now = time.monotonic()
+        if unit != self.unit or done < self.first:
+            self.unit, self.since, self.first = unit, now, done  # another piece of work inside the stage
+        line = f"{self.title}  {bar(done, total)} {done:,.0f}/{total:,.0f} {unit}"
+        for name, value in (facts or {}).items():
+            line += f"  {name} {_short(value)}"
+        if done > self.first and now > self.since:
+            left = (total - done) * (now - self.since) / (done - self.first)
+            line += f"  {clock(left)} left"
+        if self.live:
+            self.live.update(Text(line, no_wrap=True, overflow="ellipsis"))
+        elif now - self.told >= _EVERY:
+            self.told = now
+            self.console.print(line, markup=False)
+
+    def note(self, text: str) -> None:
+        self.console.print(f"    {self.title.split(']')[-1].strip()}: {text}", markup=False)
+
+    def close(self) -> None:
+        if self.live:
+            self.live.stop()
+            self.live = None
+
+
+def bar(done: float, total: float, width: int = 20) -> str:
+    filled = round(width * min(1.0, done / total)) if total else 0
+    return "█" * filled + "░" * (width - filled)
+
+
+def clock(seconds: float) -> str:
+    """12.3s, 4m05s, 2h10m."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
+    return f"{int(seconds) // 3600:,}h{int(seconds) % 3600 // 60:02d}m"
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str)) and len(str(value)) < 40
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (bool, str)):
+        return str(value)
+    if isinstance(value, int) or value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 0.01 else f"{value:.3f}"

@@ -1,0 +1,61 @@
+"""The whole road in under two minutes: every stage of nano with models too small to be good. The tests run it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from herd.paddock.settings import PaddockSettings, WorldSettings
+from herd.posttrain.settings import DpoSettings, RewardSettings, TeachSettings
+from herd.recipe import (
+    DocumentSettings,
+    LadderRecipe,
+    MixSettings,
+    ModelRecipe,
+    PosttrainRecipe,
+    Recipe,
+    Shape,
+    SmallRecipe,
+    SuiteSettings,
+    TokenizerSettings,
+)
+from herd.recipes.nano import one_round, rejection, training
+
+
+def _world() -> PaddockSettings:
+    full = PaddockSettings()
+    return replace(
+        full,
+        world=WorldSettings(towns=8, held_out=0.2),
+        documents={kind: max(20, count // 12) for kind, count in full.documents.items()},
+        dialogues_per_capability=40,
+        prompts_per_capability=30,
+        held_out_per_capability=16,
+        noise_per_kind=40,
+    )
+
+
+def pico() -> Recipe:
+    shape = Shape(dim=64, n_layers=4, n_heads=2, n_kv_heads=1, ffn_dim=160, tie_embeddings=True)
+    one = one_round(1, 30, 60, 1.0)
+    one = replace(
+        one,
+        dpo=DpoSettings(train=training(8, 5e-5), min_pairs=2),
+        reward=RewardSettings(train=training(8, 5e-4), start="policy", min_pairs=2),
+    )
+    two = replace(one, collect=rejection(60, 0.8, seed=2))
+    return Recipe(
+        name="pico",
+        about="the whole road in under two minutes, with models too small to be good",
+        flagship=ModelRecipe(shape, (training(160, 4e-3, anneal=0.1),)),
+        small=SmallRecipe(
+            model=ModelRecipe(replace(shape, dim=32, n_layers=3, n_heads=1, ffn_dim=96), (training(60, 4e-3),), seed=1),
+            start=training(40, 2e-3),
+            teach=TeachSettings(sft=training(30, 2e-3), collect=rejection(40, 0.8, seed=11)),
+        ),
+        posttrain=PosttrainRecipe(start=training(80, 2e-3), rounds=(one, two)),
+        documents=DocumentSettings(stdlib_modules=6, paddock=_world()),
+        tokenizer=TokenizerSettings(vocab_size=1024, sample_characters=1_000_000),
+        mix=MixSettings(tokens=200_000),
+        ladder=LadderRecipe(budgets=(1 / 16, 1 / 8, 1 / 4), spread=(0.4, 1.0, 2.2), min_steps=8),
+        suite=SuiteSettings(max_tokens=48),
+    )
