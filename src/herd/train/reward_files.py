@@ -1,0 +1,71 @@
+"""A reward model on disk: the folder of transformers' `LlamaForSequenceClassification` with one label.
+
+    save_reward(folder, model, tokenizer=tokenizer, herd={"made_by": ...})
+    model = load_reward(folder)     # or AutoModelForSequenceClassification.from_pretrained(folder)
+
+The output matrix of the language model takes no part in rewards and is left out; a loaded model has zeros there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from herd.errors import ArtifactError
+from herd.files import atomic_folder, write_json
+from herd.llama.model import Llama
+from herd.train.objectives.reward import RewardModel
+from herd.weights.config_json import to_hf
+from herd.weights.hf import GIB, SavesFiles, load_config
+from herd.weights.tensors import Entry, TensorFiles, write_tensors
+
+HEAD, OUTPUT = "score.weight", "lm_head.weight"
+
+
+def save_reward(
+    folder: Path,
+    model: RewardModel,
+    *,
+    pad: int,
+    tokenizer: SavesFiles | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    herd: Mapping[str, Any],
+) -> None:
+    """Write the folder whole or not at all. `pad` is the id that transformers takes for padding when it batches."""
+    state = {name: tensor for name, tensor in model.llama.state_dict().items() if name != OUTPUT}
+    state[HEAD] = model.score.weight
+    bos, eos = (None, ()) if tokenizer is None else (tokenizer.bos, tokenizer.stop_ids[:1])
+    content = to_hf(model.llama.config, str(dtype).removeprefix("torch."), bos=bos, eos=eos)
+    content |= {"architectures": ["LlamaForSequenceClassification"], "num_labels": 1, "pad_token_id": pad}
+    content |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
+    entries = [Entry(name, tuple(t.shape), dtype, t.detach) for name, t in state.items()]
+    with atomic_folder(Path(folder)) as aside:
+        write_tensors(aside, entries, 5 * GIB)
+        write_json(aside / "config.json", content)
+        if tokenizer is not None:
+            tokenizer.save(aside)
+        write_json(aside / "herd.json", dict(herd))
+
+
+def load_reward(folder: Path) -> RewardModel:
+    """The reward model in `folder`, float32 on the CPU; missing and mis-shaped tensors are refused by name."""
+    folder = Path(folder)
+    files = TensorFiles.open(folder)
+    model = RewardModel(Llama(load_config(folder)))
+    own = {**dict(model.llama.named_parameters()), HEAD: model.score.weight}
+    wanted = {name: tuple(param.shape) for name, param in own.items() if name != OUTPUT}
+    found = {name: tuple(entry.shape) for name, entry in files.found.items()}
+    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if wrong:
+        raise ArtifactError(
+            f"the tensors are not those of this reward model: {', '.join(wrong[:8])}",
+            where=str(folder),
+            mend="copy the folder again; a language model becomes a reward model by training, not by loading",
+        )
+    with torch.no_grad():
+        for name, param in own.items():
+            param.copy_(files.tensor(name)) if name in found else param.zero_()
+    return model.eval()
