@@ -1,0 +1,45 @@
+"""The machine that a run was made on, for its report. Reads /proc where there is one; imports no torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from herd.report.data import Machine
+
+
+def machine() -> Machine:
+    """Name of the processor, cores this process may use, memory in bytes, torch's version; unknown is empty."""
+    return Machine(cpu=_cpu(), cores=_cores(), memory_bytes=_memory(), torch=_torch())
+
+
+def _cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name as its maker writes it; the architecture where the system does not tell."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.lower().startswith("model name"))
+    return next((name for name in names if name), platform.processor() or platform.machine())
+
+
+def _cores() -> int | None:
+    if hasattr(os, "sched_getaffinity"):  # a container's share, where cpu_count tells the host's
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _torch() -> str:
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,79 @@
+"""Sample conversations from the suite: what the models replied, right or wrong, chosen by a rule that cannot flatter.
+
+Of each capability: the first items in the order of a hash of their ids, in as many languages as there are items, and
+one item that the flagship got wrong, if there is one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+
+from herd.evaluate.suite import Item
+from herd.report.data import Conversation, Reply, Turn
+from herd.road.summary.folders import Folders
+
+PER_CAPABILITY = 4
+TALKERS = ("small-taught", "small-alone")  # beside the flagship
+
+CHOICE = (
+    f"Of each capability, the first {PER_CAPABILITY} items of the held-out suite in the order of a hash of their ids, "
+    "each in another language, whatever was replied; and one more, the next that the flagship got wrong, if there is "
+    "one. Replies are greedy."
+)
+
+_TURN = re.compile(r"<\|start_header_id\|>(.*?)<\|end_header_id\|>\n\n(.*?)(?:<\|eot_id\|>|<\|eom_id\|>|\Z)", re.DOTALL)
+
+
+def conversations(folders: Folders) -> tuple[Conversation, ...]:
+    """Prompts with the replies of the flagship and of the small model, taught and not; first, how they were chosen."""
+    names = [name for name in (folders.flagship, *TALKERS) if name in folders.results]
+    if not names:
+        return ()
+    replies = {name: {item.id: item for item in folders.results[name].items} for name in names}
+    shown = [_conversation(item, replies) for item in chosen(folders.results[names[0]].items)]
+    return (Conversation((Turn("how these were chosen", CHOICE),), ()), *shown)
+
+
+def chosen(items: Sequence[Item]) -> list[Item]:
+    """The rule above, over the items of the first model."""
+    found: list[Item] = []
+    for capability in dict.fromkeys(item.capability for item in items):
+        ordered = sorted((item for item in items if item.capability == capability), key=_place)
+        picked = _languages_first(ordered)[:PER_CAPABILITY]
+        wrong = next((item for item in ordered if not item.ok and item not in picked), None)
+        found += [*picked, *([wrong] if wrong else [])]
+    return found
+
+
+def _languages_first(ordered: Sequence[Item]) -> list[Item]:
+    """The first of each language, then the second of each, and so on; within that, as ordered."""
+    seen: dict[str, int] = {}
+    turns: list[tuple[int, Item]] = []
+    for item in ordered:
+        turns.append((seen.get(item.lang, 0), item))
+        seen[item.lang] = seen.get(item.lang, 0) + 1
+    return [item for _, item in sorted(turns, key=lambda pair: pair[0])]
+
+
+def _place(item: Item) -> bytes:
+    return hashlib.sha256(item.id.encode()).digest()
+
+
+def _conversation(item: Item, replies: Mapping[str, Mapping[str, Item]]) -> Conversation:
+    said = ((name, by_id[item.id]) for name, by_id in replies.items() if item.id in by_id)
+    return Conversation(
+        prompt=turns(item.prompt),
+        replies=tuple(Reply(name, one.reply, one.ok, one.reason) for name, one in said),
+        capability=item.capability,
+        lang=item.lang,
+    )
+
+
+def turns(prompt: str) -> tuple[Turn, ...]:
+    """A spelled prompt taken apart at its headers, without the open one of the reply; as it is where it has none."""
+    found = tuple(Turn(role, content) for role, content in _TURN.findall(prompt))
+    if found and found[-1].role == "assistant" and not found[-1].content:
+        found = found[:-1]
+    return found or (Turn("prompt", prompt),)

@@ -1,0 +1,26 @@
+"""The report's table of scores: every model by capability and language."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from herd.evaluate.suite import SuiteResult
+from herd.report.data import ScoreCell
+from herd.road.summary.folders import Folders, as_score
+
+
+def score_cells(folders: Folders) -> tuple[ScoreCell, ...]:
+    """The average first, then capabilities, languages, and each with each; models in the order of the road."""
+    return tuple(cell for name, result in folders.results.items() for cell in _cells(name, result))
+
+
+def _cells(model: str, result: SuiteResult) -> list[ScoreCell]:
+    capabilities = Counter(item.capability for item in result.items)
+    langs = Counter(item.lang for item in result.items)
+    both = Counter((item.capability, item.lang) for item in result.items)
+    return [
+        ScoreCell(model, "", "", as_score(result.average, len(result.items))),
+        *(ScoreCell(model, c, "", as_score(one, capabilities[c])) for c, one in result.by_capability().items()),
+        *(ScoreCell(model, "", lang, as_score(one, langs[lang])) for lang, one in result.by_language().items()),
+        *(ScoreCell(model, *key, as_score(one, both[key])) for key, one in result.by_cell().items()),
+    ]
