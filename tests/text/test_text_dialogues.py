@@ -43,6 +43,29 @@ def test_forms_that_apis_write_are_read():
     assert message_from_dict({"role": "user", "content": parts}) == Message("user", "ab")
 
 
+def test_flat_calls_are_read():
+    raw = {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {"a": 1}}]}
+    assert message_from_dict(raw) == Message("assistant", "", (ToolCall("f", {"a": 1}),))
+
+
+def test_tools_are_described_in_the_system_message(tmp_path):
+    path = tmp_path / "talks.jsonl"
+    tool = {"name": "add", "description": "Grüezi", "parameters": {"type": "object"}}
+    records = [
+        {**GOOD, "tools": [{"type": "function", "function": tool}, {"name": "sub"}]},
+        {"messages": [{"role": "system", "content": " Be brief. "}, *GOOD["messages"]], "tools": [tool]},
+        {**GOOD, "tools": []},
+    ]
+    path.write_text("\n".join(json.dumps(record) for record in records))
+    made, prefixed, untouched = read_dialogues(path)
+    assert [m.role for m in made] == ["system", "user", "assistant"]
+    assert made[0].content.startswith("Environment: ipython\n")
+    assert made[0].content.splitlines()[-2:] == [json.dumps(tool, ensure_ascii=False), '{"name": "sub"}']
+    assert prefixed[0].content.endswith(json.dumps(tool, ensure_ascii=False) + "\n\nBe brief.")
+    assert len(prefixed) == 3
+    assert [m.role for m in untouched] == ["user", "assistant"]
+
+
 def with_message(**message):
     return {"messages": [{"role": "user", "content": "hi"}, message]}
 
@@ -58,7 +81,8 @@ def with_call(call):
         ({"message": []}, "messages"),
         ({"messages": []}, "messages"),
         ({"messages": "hi"}, "messages"),
-        ({**GOOD, "tools": [{"name": "f"}]}, "tools"),
+        ({**GOOD, "tools": {"name": "f"}}, "tools"),
+        ({**GOOD, "tools": [{"name": "f"}, {"description": "no name"}]}, "tools[1]"),
         (with_message(role="robot", content=""), "messages[1].role"),
         (with_message(content="x"), "messages[1].role"),
         (with_message(role=["user"], content="x"), "messages[1].role"),
@@ -67,7 +91,8 @@ def with_call(call):
         (with_message(role="user", content=[{"type": "image_url"}]), "messages[1].content"),
         (with_message(role="assistant", content="x", weight=0), "messages[1].weight"),
         (with_call({"name": "f"}), "messages[1].tool_calls"),
-        (with_call([{"name": "f"}]), "messages[1].tool_calls[0]"),
+        (with_call([{"name": "f"}]), "messages[1].tool_calls[0].arguments"),
+        (with_call(["f"]), "messages[1].tool_calls[0]"),
         (with_call([{"function": {"arguments": {}}}]), "messages[1].tool_calls[0].function.name"),
         (with_call([{"function": {"name": "f", "arguments": "{"}}]), "messages[1].tool_calls[0].function.arguments"),
         (with_call([{"function": {"name": "f", "arguments": "1"}}]), "messages[1].tool_calls[0].function.arguments"),

@@ -6,6 +6,7 @@ from herd.text.message import Message, ToolCall
 from herd.text.show import show_dialogue
 from herd.text.stream import StreamDecoder
 from herd.text.tokenizer import Tokenizer
+from herd.text.tools import describe_tools, with_tools
 
 __all__ = [
     "Dialogue",
@@ -14,6 +15,7 @@ __all__ = [
     "StreamDecoder",
     "Tokenizer",
     "ToolCall",
+    "describe_tools",
     "encode_dialogue",
     "encode_prompt",
     "message_from_dict",
@@ -22,5 +24,6 @@ __all__ = [
     "parse_text",
     "read_dialogues",
     "show_dialogue",
+    "with_tools",
     "write_dialogues",
 ]

@@ -1,7 +1,8 @@
 """Conversations on disk: JSON lines of `{"messages": [...]}` in the form that OpenAI's API made common.
 
 A tool call is nested there as `{"type": "function", "function": {"name": ..., "arguments": ...}}`, arguments being an
-object or its JSON text. A record may hold more keys than `messages`; a message may not, because a key that is not
+object or its JSON text; the flat `{"name": ..., "arguments": ...}` is read too. A list of `tools` beside the messages
+is written into the system message. A record may hold further keys; a message may not, because a key that is not
 understood (a weight, a thought) would be lost without a word.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 from herd.errors import FormatError, HerdError
 from herd.files import read_jsonl, write_jsonl
 from herd.text.message import ALIASES, ROLES, Message, ToolCall
+from herd.text.tools import with_tools
 
 # Identifiers pair parallel calls with results; with one call per message the order says the same.
 _KNOWN_KEYS = {"role", "content", "tool_calls", "tool_call_id", "name"}
@@ -39,19 +41,17 @@ def write_dialogues(path: str | Path, dialogues: Iterable[Sequence[Message]]) ->
 
 
 def dialogue_from_dict(record: Any) -> list[Message]:
-    """The messages of one record; FormatError whose `where` is the key."""
+    """The messages of one record, its tools described in the system message; FormatError whose `where` is the key."""
     if not isinstance(record, dict) or "messages" not in record:
         raise FormatError("a dialogue is an object with the key 'messages'")
-    if record.get("tools"):
-        raise FormatError(
-            "a list of tools beside the messages has no place in Llama 3.1's format",
-            where="tools",
-            mend="describe the tools in the system message and remove the key",
-        )
     messages = record["messages"]
     if not isinstance(messages, list) or not messages:
         raise FormatError("'messages' is not a list of at least one message", where="messages")
-    return [message_from_dict(raw, where=f"messages[{i}]") for i, raw in enumerate(messages)]
+    parsed = [message_from_dict(raw, where=f"messages[{i}]") for i, raw in enumerate(messages)]
+    tools = record.get("tools") or []
+    if not isinstance(tools, list):
+        raise FormatError("'tools' is not a list", where="tools")
+    return with_tools(parsed, tools) if tools else parsed
 
 
 def message_from_dict(raw: Any, where: str = "") -> Message:
@@ -111,19 +111,20 @@ def _calls(value: Any, where: str) -> tuple[ToolCall, ...]:
 
 
 def _call(raw: Any, where: str) -> ToolCall:
-    function = raw.get("function") if isinstance(raw, dict) else None
+    function = raw.get("function", raw) if isinstance(raw, dict) else None
     if not isinstance(function, dict):
         raise FormatError("a tool call is an object with the key 'function'", where=where)
+    place = where if function is raw else f"{where}.function"
     name, arguments = function.get("name"), function.get("arguments")
     if not isinstance(name, str) or not name:
-        raise FormatError("a tool call needs a name", where=f"{where}.function.name")
+        raise FormatError("a tool call needs a name", where=f"{place}.name")
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
         except ValueError as error:
-            raise FormatError(f"arguments are not JSON: {error}", where=f"{where}.function.arguments") from error
+            raise FormatError(f"arguments are not JSON: {error}", where=f"{place}.arguments") from error
     if not isinstance(arguments, dict):
-        raise FormatError("arguments are not an object", where=f"{where}.function.arguments")
+        raise FormatError("arguments are not an object", where=f"{place}.arguments")
     return ToolCall(name, arguments)
 
 

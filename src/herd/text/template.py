@@ -6,12 +6,22 @@ makes a special token. Content is trimmed on both sides, as there.
 
 from __future__ import annotations
 
-# Refused rather than dropped: several calls in one message, a list of tools (the format has no place for them but
-# the text of a message), and roles that the model never saw.
-CHAT_TEMPLATE = """\
+import json
+
+from herd.text.tools import TOOLS_PREAMBLE
+
+# Refused rather than dropped: several calls in one message, and roles that the model never saw.
+_TEMPLATE = """\
 {{- bos_token }}
+{%- set ns = namespace(head='') %}
 {%- if tools %}
-    {{- raise_exception('This format has no place for a tools list: describe the tools in the system message.') }}
+    {%- set ns.head = PREAMBLE %}
+    {%- for tool in tools %}
+        {%- set ns.head = ns.head + '\\n' + (tool.function if tool.function else tool) | tojson %}
+    {%- endfor %}
+    {%- if messages[0].role != 'system' %}
+        {{- '<|start_header_id|>system<|end_header_id|>\\n\\n' + ns.head + '<|eot_id|>' }}
+    {%- endif %}
 {%- endif %}
 {%- for message in messages %}
     {%- set role = 'ipython' if message.role == 'tool' else message.role %}
@@ -19,7 +29,8 @@ CHAT_TEMPLATE = """\
         {{- raise_exception('Unknown role: ' + role) }}
     {%- endif %}
     {{- '<|start_header_id|>' + role + '<|end_header_id|>\\n\\n' }}
-    {{- (message.content or '') | trim }}
+    {%- set head = ns.head + '\\n\\n' if tools and loop.first and role == 'system' else '' %}
+    {{- (head + (message.content or '') | trim) | trim }}
     {%- if message.tool_calls %}
         {%- if message.tool_calls | length > 1 %}
             {{- raise_exception('Llama 3.1 writes one tool call per message.') }}
@@ -36,3 +47,5 @@ CHAT_TEMPLATE = """\
     {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
 {%- endif %}
 """
+
+CHAT_TEMPLATE = _TEMPLATE.replace("PREAMBLE", json.dumps(TOOLS_PREAMBLE))
