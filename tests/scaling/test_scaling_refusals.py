@@ -99,8 +99,24 @@ def test_compute_that_is_too_narrow_or_too_far() -> None:
 
 def test_a_prediction_too_wide_to_use() -> None:
     fitted = fit_parametric(runs(law(), noise=0.08, seed=3), QUICK)
-    with pytest.raises(FitError, match="not determined"):
+    with pytest.raises(FitError, match="not determined") as caught:
         fitted.predict_loss(*on_the_way(40 * BUDGETS[-1]))
+    assert "scatter" in caught.value.message
+
+
+def test_runs_on_the_first_plateau_are_refused_and_told_so() -> None:
+    """Nine real runs of 130 to 730 steps in the embedded world: most had hardly begun to learn."""
+    seen = (
+        *((21664, 124416, 2.3097, 1), (49392, 70144, 3.6301, 1), (138688, 34048, 4.7531, 1)),
+        *((49392, 140544, 2.6584, 2), (74064, 110080, 3.5701, 2), (196400, 50432, 4.2345, 2)),
+        *((49392, 281088, 1.4901, 4), (138688, 136320, 3.3466, 4), (261840, 81024, 3.8995, 4)),
+    )
+    fitted = fit([RunRecord(n + 98304, n, d, 4.7e10 * c, loss) for n, d, loss, c in seen], QUICK)
+    assert fitted.held_out_error is not None
+    assert fitted.held_out_error > 0.2
+    with pytest.raises(FitError, match="not determined") as caught:
+        fitted.predict_loss(400_000, 900_000)
+    assert "more steps" in caught.value.mend
 
 
 def test_exponents_that_only_the_prior_knows() -> None:

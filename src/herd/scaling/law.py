@@ -19,6 +19,8 @@ from herd.scaling.records import Cost
 from herd.scaling.settings import FitSettings
 from herd.scaling.solver import Floats, Noise
 
+_LAWLESS = 0.03  # scatter of log loss; two seeds of a settled run differ by a tenth of that
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -114,9 +116,11 @@ class Law(ABC):
         if loss.halfwidth > self.settings.max_halfwidth * loss.value:
             raise FitError(
                 f"the loss at N={n:.3g}, D={d:.3g} is not determined: {loss.value:.3f} within"
-                f" {loss.low:.3f} to {loss.high:.3f}",
+                f" {loss.low:.3f} to {loss.high:.3f}; the runs scatter by {self.noise.sigma:.1%} around the law",
                 where=self.method,
-                mend="add budgets nearer to this compute, or a second seed for each run",
+                mend="add budgets nearer to this compute, or a second seed for each run"
+                if self.noise.sigma < _LAWLESS
+                else "give the smallest runs more steps: on the first plateau of training they follow no law",
             )
         return Prediction(loss, n, d, flops, self.method, reach, held_out_error)
 
