@@ -39,33 +39,42 @@ def read_documents(
     Raises InputError at once when there is no such path or no file in it, and at the end when not one document came.
     """
     path, progress, settings = Path(path), progress or Silent(), settings or ReadSettings()
-    files = _files(path)
-    return _read(path, files, progress, settings)
+    files, closed = _files(path)
+    return _read(path, files, closed, progress, settings)
 
 
-def _files(path: Path) -> list[Path]:
-    try:
-        if path.is_file():
-            return [path]
-        if not path.is_dir():
-            raise InputError("there is no such folder or file of documents", where=str(path), mend=_MEND)
-        os.listdir(path)
-        files = sorted(found for found in path.rglob("*") if found.is_file())
-    except PermissionError as error:
+def _files(path: Path) -> tuple[list[Path], list[Unreadable]]:
+    """All files under the path in the order of their names, and the folders that could not be entered."""
+    if path.is_file():
+        return [path], []
+    if not path.is_dir():
+        raise InputError("there is no such folder or file of documents", where=str(path), mend=_MEND)
+    closed: list[Unreadable] = []
+
+    def refused(error: OSError) -> None:
+        closed.append(Unreadable(str(error.filename or path), "", "no_permission", error.strerror or ""))
+
+    found = [Path(folder, name) for folder, _, names in os.walk(path, onerror=refused) for name in names]
+    if not found and closed:
         raise InputError(
-            "the folder of documents cannot be read: permission denied", where=str(path), mend="change its rights"
-        ) from error
-    if not files:
+            f"the folder of documents cannot be read: {closed[0].detail.lower()}",
+            where=closed[0].file,
+            mend="change its rights, or hand in another folder",
+        )
+    if not found:
         raise InputError("the folder of documents is empty", where=str(path), mend=_MEND)
-    return files
+    return sorted(found), closed
 
 
-def _read(root: Path, files: list[Path], progress: Progress, settings: ReadSettings) -> Iterator[Document | Unreadable]:
-    sizes = {path: path.stat().st_size for path in files}
+def _read(
+    root: Path, files: list[Path], closed: list[Unreadable], progress: Progress, settings: ReadSettings
+) -> Iterator[Document | Unreadable]:
+    yield from closed
+    sizes = {path: path.stat().st_size if path.is_file() else 0 for path in files}
     if settings.max_characters:
         files = sorted(files, key=lambda path: (sizes[path], str(path)))
     total, done, left = sum(sizes.values()), 0, settings.max_characters
-    reasons: Counter[str] = Counter()
+    reasons = Counter(item.reason for item in closed)
     documents = 0
     for index, path in enumerate(files):
         share = left // (len(files) - index) if settings.max_characters else 0
@@ -90,6 +99,9 @@ def _read_file(path: Path, root: Path, share: int, settings: ReadSettings) -> It
     """The documents of one file, up to `share` characters (0: all)."""
     name = path.name if path == root else path.relative_to(root).as_posix()
     read = reader_of(path)
+    if not path.is_file():
+        yield Unreadable(name, "", "no_file", "a broken link or a device")
+        return
     if path.name.startswith("."):
         yield Unreadable(name, "", "hidden_file")
         return

@@ -43,8 +43,8 @@ class Document:
 class Unreadable:
     """Something in the user's files that is no document: `file`, the place in it, and why.
 
-    `reason` is one of: unknown_format, hidden_file, binary, not_utf8, line_too_long, bad_json, no_text, bad_gzip,
-    truncated, bad_parquet, no_permission, unreadable_disk, over_cap (left out by a setting, no fault).
+    `reason` is one of: unknown_format, hidden_file, no_file, binary, not_utf8, line_too_long, bad_json, no_text,
+    bad_gzip, truncated, bad_parquet, no_permission, unreadable_disk, over_cap (left out by a setting, no fault).
     """
 
     file: str
