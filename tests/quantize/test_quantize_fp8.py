@@ -267,4 +267,4 @@ def test_transformers_loads_the_folder(tmp_path):
     tokens = torch.arange(12)[None]
     with torch.no_grad():
         found, expected = theirs(tokens).logits, model.logits(model(tokens))
-    assert ((found - expected).norm() / expected.norm()).item() < 0.05
+    assert ((found - expected).norm() / expected.norm()).item() < 1e-5  # it runs the same FP8 arithmetic
