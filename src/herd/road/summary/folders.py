@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from herd.evaluate.compare import compare
 from herd.evaluate.harness import load_results
 from herd.evaluate.statistics import Interval
 from herd.evaluate.suite import SuiteResult
@@ -65,6 +66,18 @@ class Folders:
         """Scores on the held-out suite by the name of the stage that made the model."""
         scored = {name.removeprefix(SCORES): path for name, path in self.paths.items() if name.startswith(SCORES)}
         return {name: load_results(path) for name, path in scored.items()}
+
+    def compared(self, first: str, second: str) -> Mapping[str, Any] | None:
+        """`evaluate.compare` of two models, second minus first; None where one of them has no scores."""
+        if first not in self.results or second not in self.results:
+            return None
+        if (first, second) not in self._compared:
+            self._compared[first, second] = compare(self.results[first], self.results[second])
+        return self._compared[first, second]
+
+    @cached_property
+    def _compared(self) -> dict[tuple[str, str], Mapping[str, Any]]:
+        return {}
 
     def command(self, name: str, file: str) -> str:
         """The line that makes the run (or finds it done) and prints an artifact of it."""

@@ -21,7 +21,7 @@ def making(folders: Folders, known: Mapping[str, Claim]) -> tuple[AnnouncementLi
         quality_assurance(folders),
         of_claims("The flagship improves the smaller models' post-training", _one(known, "teaching_gains_5_points")),
         outputs_used(folders),
-        of_claims("BF16 becomes FP8, so that the flagship fits a single node", _one(known, "fp8_within_interval")),
+        of_claims("The flagship goes from BF16 to FP8 and stays as good", _one(known, "fp8_within_interval")),
         open_weights(folders),
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from herd.evaluate.compare import compare
 from herd.evaluate.statistics import wilson
 from herd.evaluate.suite import SuiteResult
 from herd.report.data import Fp8Check, Gate, Round, Score, Teaching
@@ -79,9 +78,9 @@ def no_dpo(report: Mapping[str, Any]) -> str:
 def teaching(folders: Folders) -> Teaching | None:
     """The small model with and without the flagship, compared item by item."""
     taught, alone = folders.results.get("small-taught"), folders.results.get("small-alone")
-    if taught is None or alone is None:
+    found = folders.compared("small-alone", "small-taught")
+    if found is None:
         return None
-    found = compare(alone, taught)
     return Teaching(
         budget=_budget(folders),
         taught=by_capability(taught),
@@ -113,12 +112,12 @@ def fp8(folders: Folders) -> Fp8Check | None:
         return None
     check: Mapping[str, Any] = folders.json("fp8-check", "check.json", optional=True) or {}
     wide, narrow = fp8_bytes(folders)
-    bf16, small = folders.results.get(folders.flagship), folders.results.get("flagship-fp8")
+    compared = folders.compared(folders.flagship, "flagship-fp8")
     agreement = check.get("agreement")
     return Fp8Check(
-        bf16=average(bf16),
-        fp8=average(small),
-        difference=difference_score(compare(bf16, small)["overall"]) if bf16 and small else None,
+        bf16=average(folders.results.get(folders.flagship)),
+        fp8=average(folders.results.get("flagship-fp8")),
+        difference=difference_score(compared["overall"]) if compared else None,
         bytes_bf16=wide,
         bytes_fp8=narrow,
         rewards_bf16=tuple(check.get("rewards_bf16") or ()),

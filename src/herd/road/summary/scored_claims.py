@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from herd.evaluate.compare import compare
 from herd.evaluate.statistics import intervals_apart
 from herd.evaluate.suite import SuiteResult
 from herd.report.claims import Claim
@@ -42,7 +41,7 @@ def flagship_beats_small(folders: Folders) -> Claim | None:
     apart = intervals_apart(large.average, small.average)
     touch = "do not touch" if apart else "overlap"
     both = f"{_named(folders.flagship, large)}, {_named('small-taught', small)}: the intervals {touch}"
-    told, interval = _difference(small, large)
+    told, interval = _difference(folders, "small-taught", folders.flagship)
     return Claim(
         name="flagship_beats_small",
         expected="suite average of the flagship above that of the small model, the 95 % intervals apart",
@@ -61,7 +60,7 @@ def every_round_raises_the_suite(folders: Folders) -> Claim | None:
     averages = {name: folders.results[name].average.value for name in policies}
     rises = {(a, b): averages[b] - averages[a] for a, b in pairwise(policies)}
     least = min(rises, key=lambda pair: rises[pair])
-    told, interval = _difference(folders.results[least[0]], folders.results[least[1]])
+    told, interval = _difference(folders, *least)
     chain = [name for name in ("flagship-base", *policies) if name in folders.results]
     steps = " → ".join(f"{name} {percent(folders.results[name].average.value)}" for name in chain)
     return Claim(
@@ -109,7 +108,7 @@ def teaching_gains_5_points(folders: Folders) -> Claim | None:
     taught, alone = folders.results.get("small-taught"), folders.results.get("small-alone")
     if taught is None or alone is None:
         return None
-    told, interval = _difference(alone, taught)
+    told, interval = _difference(folders, "small-alone", "small-taught")
     gain = taught.average.value - alone.average.value
     return Claim(
         name="teaching_gains_5_points",
@@ -125,7 +124,7 @@ def fp8_within_interval(folders: Folders) -> Claim | None:
     wide, narrow = folders.results.get(folders.flagship), folders.results.get("flagship-fp8")
     if wide is None or narrow is None:
         return None
-    told, interval = _difference(wide, narrow)
+    told, interval = _difference(folders, folders.flagship, "flagship-fp8")
     half, saved = wide.average.halfwidth, _saved(folders)
     change = abs(narrow.average.value - wide.average.value)
     half_told = f"half-width {100 * half:.1f} points"
@@ -150,9 +149,11 @@ def _named(name: str, result: SuiteResult) -> str:
     return f"{name} {score(as_score(result.average))}"
 
 
-def _difference(first: SuiteResult, second: SuiteResult) -> tuple[str, Percents | None]:
-    """Second minus first in points, and its interval in points."""
-    found = difference_score(compare(first, second)["overall"])
+def _difference(folders: Folders, first: str, second: str) -> tuple[str, Percents | None]:
+    """Second minus first in points, and its interval in points; both have scores."""
+    compared = folders.compared(first, second)
+    assert compared is not None
+    found = difference_score(compared["overall"])
     return f"{signed_points(found.value)} points", hundredths(found.low, found.high)
 
 
