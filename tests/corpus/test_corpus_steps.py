@@ -229,6 +229,17 @@ def test_notices_symbols_and_ellipses() -> None:
     assert len(edited.text) > 0.9 * len(long.text)
 
 
+def test_rows_of_links_are_a_menu_and_tables_are_not() -> None:
+    links = "\n".join(
+        ["Home | About | News", "Sign in | Register", "All the products of this house", "Help | Jobs"] * 2
+    )
+    assert Boilerplate().judge(text_document(links)).reason == "menu"
+    table = "\n".join(
+        ["| name | size of the thing | weight |"] + [f"| part {k} | {k} metres | {k} kg |" for k in range(9)]
+    )
+    assert Boilerplate().judge(text_document(table)).keep
+
+
 # repetition
 
 

@@ -55,11 +55,8 @@ class Boilerplate:
 
     name = "boilerplate"
 
-    def __init__(self, trusted: Sequence[str] = ()) -> None:
-        self._trusted = frozenset(trusted)
-
     def judge(self, document: Document) -> Verdict:
-        if document.lang == CODE or document.source in self._trusted:
+        if document.lang == CODE:
             return KEEP
         lines = [line for line in document.text.split("\n") if line.strip()]
         bad = _shape(document.text, lines)
@@ -83,9 +80,20 @@ def _shape(text: str, lines: Sequence[str]) -> Verdict | None:
         return drop("ellipsis_lines", f"{dots:.0%} of {len(lines)} lines")
     lengths = [len(line.strip()) for line in lines]
     sentences = sum(line.rstrip().endswith((".", "!", "?", "।", ":", ";", ",", '"', "”")) for line in lines)
-    if median(lengths) <= limit["menu_line"] and sentences / len(lines) < limit["menu_sentences"]:
+    if sentences / len(lines) >= limit["menu_sentences"]:
+        return None
+    links = sum(_is_links(line) for line in lines) / len(lines)
+    if links >= limit["link_lines"]:
+        return drop("menu", f"{links:.0%} of {len(lines)} lines are rows of links")
+    if median(lengths) <= limit["menu_line"]:
         return drop("menu", f"{len(lines)} lines, half of them up to {median(lengths):.0f} characters")
     return None
+
+
+def _is_links(line: str) -> bool:
+    """Home | News | Contact; a row of a table has its bars outside as well."""
+    line = line.strip()
+    return any(mark in line for mark in (" | ", " · ", " » ", " • ")) and line[0] not in "|·»•"
 
 
 def _without_notices(document: Document, lines: Sequence[str]) -> Verdict:

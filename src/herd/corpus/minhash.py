@@ -104,7 +104,7 @@ class NearDuplicates:
     name = "near_duplicates"
 
     def __init__(
-        self, threshold: float = 0.8, shingle: int = 5, permutations: int = 112, progress: Progress | None = None
+        self, threshold: float = 0.75, shingle: int = 5, permutations: int = 112, progress: Progress | None = None
     ) -> None:
         self._threshold, self._shingle, self._permutations = threshold, shingle, permutations
         self._progress = progress or Silent()

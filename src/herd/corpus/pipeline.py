@@ -46,7 +46,7 @@ def build_steps(settings: CurateSettings, progress: Progress | None = None) -> l
             s.near_duplicate_threshold, s.near_duplicate_shingle, s.near_duplicate_permutations, progress
         ),
         "repeated_lines": lambda: RepeatedLines(s.line_repeats, trusted),
-        "boilerplate": lambda: Boilerplate(trusted),
+        "boilerplate": Boilerplate,
         "repetition": lambda: Repetition(s.repetition_min_words, trusted),
     }
     unknown = [name for name in s.steps if name not in makers]

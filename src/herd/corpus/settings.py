@@ -34,7 +34,9 @@ class CurateSettings:
     """Which steps run, in which order, and their thresholds. Fractions are between 0 and 1."""
 
     steps: tuple[str, ...] = STEPS
-    trusted_sources: tuple[str, ...] = ()  # written for this corpus: repeated_lines, boilerplate, repetition skip them
+    trusted_sources: tuple[str, ...] = (
+        "paddock",
+    )  # repeat themselves on purpose: repeated_lines, repetition skip them
 
     min_words: int = 3
     max_words: int = 2_000_000
@@ -46,9 +48,9 @@ class CurateSettings:
     pii_page_fraction: float = 0.10  # of the characters, with at least pii_page_hits of them
     pii_page_hits: int = 3
 
-    near_duplicate_threshold: float = 0.8  # Jaccard similarity of word shingles
+    near_duplicate_threshold: float = 0.75  # Jaccard similarity of word shingles; FineWeb's, as the next two
     near_duplicate_shingle: int = 5  # words in a shingle
-    near_duplicate_permutations: int = 112  # never published for Llama 3; FineWeb's number
+    near_duplicate_permutations: int = 112  # Llama 3's were never published
 
     line_repeats: int = 6  # a line in more documents than this is removed (Llama 3, section 3.1.1)
 
