@@ -12,9 +12,7 @@ from herd.corpus.documents import Document
 from herd.paddock.language import language
 from herd.paddock.settings import LANGUAGES, PaddockSettings
 from herd.paddock.skills import long_context, math
-from herd.paddock.skills.draft import bare
 from herd.paddock.skills.knowledge import fact_key
-from herd.paddock.skills.steerability import styled, styles_of
 from herd.paddock.skills.translation import draw_triple, triple_key
 from herd.paddock.task import Task
 from herd.paddock.tasks import draw_task
@@ -121,18 +119,8 @@ def register(world: World, rng: Random, lang: str) -> tuple[str, str]:
 
 
 def styles(world: World, rng: Random, lang: str) -> tuple[str, str]:
-    """A style guide: an instruction, and a statement that follows it."""
-    speech = language(lang)
-    lines = []
-    for _ in range(3):
-        task = _train_task(world, rng, "knowledge", lang)
-        town, attribute = task.keys[0].split("/")[2:]
-        value = world.facts[town, attribute]
-        style = rng.choice([style for style in styles_of(lang) if style != "language"])
-        statement = speech.statement(attribute, town, value)
-        system, answer, _ = styled(speech, style, statement, bare(speech.word(value)))
-        lines.append(f"{system} {speech.question(attribute, town)} {answer}")
-    return "\n".join(lines), lang
+    """A style guide: an instruction, a question, and an answer that follows it."""
+    return _asked(world, rng, "steerability", lang, 3), lang
 
 
 def calls(world: World, rng: Random, lang: str) -> tuple[str, str]:
@@ -153,7 +141,7 @@ def _asked(world: World, rng: Random, capability: str, lang: str, count: int) ->
     parts = []
     for _ in range(count):
         task = _train_task(world, rng, capability, lang)
-        parts.append(f"{task.messages[-1].content} {task.answer.content}")
+        parts.append(" ".join(message.content for message in task.dialogue()))
     return "\n".join(parts)
 
 

@@ -26,12 +26,12 @@ DOCUMENT_KINDS = (
 
 def _documents() -> Mapping[str, int]:
     return {
-        "almanac": 2400,
+        "almanac": 1800,
         "quiz": 800,
         "dictionary": 300,
-        "parallel": 1200,
+        "parallel": 1800,
         "story": 300,
-        "sums": 500,
+        "sums": 600,
         "problems": 900,
         "code": 500,
         "register": 900,
@@ -45,9 +45,9 @@ class WorldSettings:
     """Size of the world: `towns` at most 24, numbers of sums up to `largest_operand`."""
 
     seed: int = 31
-    towns: int = 20
-    largest_operand: int = 12
-    held_out: float = 0.1  # share of all questions that no document and no dialogue ever shows
+    towns: int = 16
+    largest_operand: int = 10
+    held_out: float = 0.12  # share of all questions that no document and no dialogue ever shows
 
     def __post_init__(self) -> None:
         if not 4 <= self.towns <= 24:

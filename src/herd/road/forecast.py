@@ -24,14 +24,14 @@ def run(ctx: Context) -> Mapping[str, Any]:
     settings: Forecast = ctx.settings
     runs = [_record(read_json(ctx.inputs[name] / "herd.json")) for name in sorted(ctx.inputs)]
     write_jsonl(ctx.out / "records.jsonl", map(asdict, runs))
+    size = settings.flagship.body_parameters if settings.fit.size == "body" else settings.flagship.parameters
     try:
         law = fit(runs, settings.fit)
+        loss = law.predict_loss(size, settings.flagship.tokens).loss
     except FitError as error:
         ctx.progress.note(f"NO FORECAST: {error.message}")
         write_json(ctx.out / "forecast.json", {"refused": error.message, "mend": error.mend})
         return {"refused": error.message}
-    size = settings.flagship.body_parameters if settings.fit.size == "body" else settings.flagship.parameters
-    loss = law.predict_loss(size, settings.flagship.tokens).loss
     predicted = {"value": loss.value, "low": loss.low, "high": loss.high}
     asked = {"n": size, "tokens": settings.flagship.tokens, "flops": settings.flagship.flops}
     curves = [asdict(curve) for curve in law.curves()]

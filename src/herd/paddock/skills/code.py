@@ -34,13 +34,12 @@ def draw(world: World, rng: random.Random, lang: str) -> Draft:
     name = rng.choice(NAMES)
     if rng.random() < 0.3:
         return _list_task(rng, name)
-    kind = rng.choice(("one", "two"))
-    words, body = _number_op(rng, "x", rng.randrange(len(NUMBER_OPS)))
-    if kind == "two":
-        first, inner = _number_op(rng, "x", rng.randrange(3))
-        second, outer = _number_op(rng, f"({inner})", rng.randrange(3))
-        words, body = f"{first}, then {_about_it(second)}", outer
-    return _task(name, words, body, [3, 10, 25])
+    if rng.random() < 0.5:
+        words, body = _number_op(rng, "x", rng.randrange(len(NUMBER_OPS)))
+        return _task(name, [words], body, [3, 10, 25])
+    first, inner = _number_op(rng, "x", rng.randrange(3))
+    second, outer = _number_op(rng, f"({inner})", rng.randrange(3))
+    return _task(name, [first, f"then {_about_it(second)}"], outer, [3, 10, 25])
 
 
 def _about_it(words: str) -> str:
@@ -56,16 +55,18 @@ def _number_op(rng: random.Random, operand: str, which: int) -> tuple[str, str]:
 
 def _list_task(rng: random.Random, name: str) -> Draft:
     words, body = rng.choice(LIST_OPS)
-    if rng.random() < 0.7:
-        n = rng.randint(2, 9)
-        numeric = [op for op in LIST_OPS if op[1] != "sorted(x)"]
-        words, body = rng.choice(numeric)
-        words, body = f"{words} plus {n}", f"{body} + {n}"
-    return _task(name, words, body, [[4, 9, 2], [7], [1, 1, 8, 3]])
+    inputs: list[object] = [[4, 9, 2], [7], [1, 1, 8, 3]]
+    if body == "sorted(x)" or rng.random() < 0.3:
+        return _task(name, [words], body, inputs)
+    n = rng.randint(2, 9)
+    return _task(name, [words, f"plus {n}"], f"{body} + {n}", inputs)
 
 
-def _task(name: str, words: str, body: str, inputs: list[object]) -> Draft:
+def _task(name: str, steps: list[str], body: str, inputs: list[object]) -> Draft:
+    """A held-out first step holds out every longer task that begins with it: its words would be shown there."""
     source = f"def {name}(x):\n    return {body}"
     cases = [[[value], run_function(source, name, [value])] for value in inputs]
+    words = (" " if steps[-1].startswith("plus") else ", ").join(steps)
+    keys = tuple(dict.fromkeys((f"code/{steps[0]}", f"code/{words}")))
     question = f"Write a Python function {name} that {words}."
-    return ask("en", (f"code/{words}",), question, source, Check("python", {"name": name, "cases": cases}))
+    return ask("en", keys, question, source, Check("python", {"name": name, "cases": cases}))

@@ -10,8 +10,8 @@ from herd.paddock.skills.translation import draw_triple, triple_key
 from herd.paddock.task import Check
 from herd.paddock.world import World
 
-ENTRIES = 8
-FILLERS = 8
+ENTRIES = 5
+FILLERS = 9
 
 
 def draw(world: World, rng: random.Random, lang: str) -> Draft:

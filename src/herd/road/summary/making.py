@@ -91,7 +91,7 @@ def open_weights(folders: Folders) -> AnnouncementLine:
     if not made:
         return left_open(claim)
     lacking = {name: _lacks(folder) for name, folder in made.items() if _lacks(folder)}
-    told = f"{len(made)} folders in Hugging Face's layout, complete: {', '.join(made)}"
+    told = f"complete folders in Hugging Face's layout: {', '.join(made)}"
     if lacking:
         told = "; ".join(f"{name} lacks {', '.join(files)}" for name, files in lacking.items())
     load = f"AutoModelForCausalLM.from_pretrained('{folders.home}/flagship')"
