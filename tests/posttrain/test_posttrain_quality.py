@@ -59,7 +59,7 @@ def test_each_rule_finds_what_it_is_for(rule: str, text: str) -> None:
 
 
 @given(st.text("abcdefgh ", min_size=3, max_size=12), st.integers(4, 9), st.text("xyz", max_size=9))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_stretch_that_comes_often_enough_is_a_loop_wherever_it_stands(unit: str, times: int, around: str) -> None:
     text = around + unit * times + around
     if len(unit.strip()) == len(unit) and len(unit) * times >= SETTINGS.loop_chars and "  " not in text:

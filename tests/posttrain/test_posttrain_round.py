@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from posttrain_fakes import Notes, Verdict
-from posttrain_tiny import ROUND, evaluate, grown, means, seed_dialogues, successors, verify
+from posttrain_tiny import ROUND, evaluate, grown, means, seed_dialogues, settings_for, successors, verify
 
 from herd.errors import ArtifactError, InputError, NoEffectError, SettingError
 from herd.llama.model import Llama
@@ -18,7 +18,7 @@ from herd.posttrain import round as round_module
 from herd.posttrain.finish import Scores, average_models, gate
 from herd.posttrain.round import RoundInputs, RoundResult, following, run_round, run_rounds
 from herd.posttrain.settings import Average, CollectSettings, DrawSettings, GateSettings
-from herd.posttrain.training import model_key
+from herd.posttrain.training import model_key, within_epochs
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +236,14 @@ def test_mixes_of_models_are_named_by_their_weights() -> None:
     assert same(mixes["1 dpo"], second)
     name = "model.norm.weight"
     torch.testing.assert_close(mixes["0.25 sft + 0.75 dpo"].state_dict()[name], first.state_dict()[name] + 0.75)
+
+
+def test_few_pairs_cut_the_steps_of_preference_training() -> None:
+    settings = replace(settings_for(100), anneal_steps=20)  # 8 rows a step: 4 pairs
+    assert within_epochs(settings, 10, 3.0).steps == 8
+    assert within_epochs(settings, 10, 3.0).anneal_steps == 8
+    assert within_epochs(settings, 1, 0.5).steps == 1
+    assert within_epochs(settings, 134, 3.0) is settings
 
 
 def test_settings_and_inputs_that_cannot_work_are_refused(inputs: RoundInputs, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def group_of(name: str, replies: list[tuple[str, bool, float, str]]) -> tuple[Ju
 
 
 @given(st.lists(REPLIES, min_size=1, max_size=6), st.integers(0, 3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_pairs_set_right_against_wrong_within_a_prompt(prompts: list[list], most: int) -> None:  # type: ignore[type-arg]
     names = [f"t{n}" for n in range(len(prompts))]
     tasks = tasks_of(names)

@@ -123,10 +123,12 @@ class RewardSettings:
     train: TrainSettings
     held_out: float = 0.1  # share of prompts whose pairs measure its accuracy instead of training it
     min_pairs: int = 8  # with fewer there is nothing to learn: no reward model is trained
+    max_epochs: float = 4.0  # cuts train.steps when pairs are few: they are soon learnt by heart; herd's choice
     start: Literal["base", "policy"] = "base"
 
     def __post_init__(self) -> None:
         _require(0 <= self.held_out < 1, "held_out must lie in [0, 1)")
+        _require(self.max_epochs > 0, "max_epochs must be above 0")
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,11 @@ class DpoSettings:
     beta: float = 0.1  # paper 4.1.4
     nll_weight: float = 0.2  # paper 4.1.4: extra likelihood of the chosen response
     min_pairs: int = 8  # with fewer, DPO is left out and the round says so
+    max_epochs: float = 3.0  # cuts train.steps when pairs are few; herd's choice
 
     def __post_init__(self) -> None:
         _require(self.beta > 0, "beta must be above 0")
+        _require(self.max_epochs > 0, "max_epochs must be above 0")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,13 +165,24 @@ def train_dpo(
     progress: Progress,
 ) -> tuple[Llama, TrainResult]:
     """DPO of a copy of `reference` against it; the reference's log-probabilities are computed once, before."""
-    train_settings = settings.train
+    train_settings = within_epochs(settings.train, len(pairs), settings.max_epochs)
     budget = train_settings.microbatch_tokens or train_settings.batch_tokens
     known_P2 = reference_logprobs(reference, pairs, budget, progress)
     model = copy.deepcopy(reference)
     source = PairBatches(pairs, train_settings, known_P2, tokenizer.pad)
     objective = DirectPreference(settings.beta, settings.nll_weight)
     return model, train(model, objective, source, train_settings, folder, progress)
+
+
+def within_epochs(settings: TrainSettings, pairs: int, max_epochs: float) -> TrainSettings:
+    """The settings with `steps` cut so that no pair is seen more than `max_epochs` times on average.
+
+    A round may yield a handful of pairs where hundreds were planned for; the same steps would teach them by heart.
+    """
+    most = max(1, math.ceil(max_epochs * pairs / max(1, settings.rows_per_step // 2)))
+    if most >= settings.steps:
+        return settings
+    return replace(settings, steps=most, anneal_steps=min(settings.anneal_steps, most))
 
 
 def train_reward(
@@ -198,12 +211,13 @@ def train_reward(
             f"none of {len(learned)} preference pairs fits a row of {settings.train.seq_len} tokens",
             mend="raise reward.train.seq_len",
         )
+    train_settings = within_epochs(settings.train, len(pairs), settings.max_epochs)
     model = RewardModel(copy.deepcopy(start))
     result = train(
         model,
         RewardObjective(),
-        PairBatches(pairs, settings.train, pad=tokenizer.pad),
-        settings.train,
+        PairBatches(pairs, train_settings, pad=tokenizer.pad),
+        train_settings,
         folder,
         progress,
     )
