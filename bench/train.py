@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from bench.harness import Row, make_row, matrix_rate
+from bench.peers import transformers_llama
 from herd.llama.config import LlamaConfig
 from herd.llama.init import init_weights
 from herd.llama.model import Llama
@@ -52,28 +53,15 @@ class _PeerBetween:
 
 def peer_step(tokens_BT: torch.Tensor, bfloat16: bool) -> Callable[[], object] | None:
     """The loop that a user of transformers writes, as a function of one step; None without transformers."""
-    try:
-        from transformers import LlamaConfig as PeerConfig
-        from transformers import LlamaForCausalLM
-    except ImportError:
+    model = transformers_llama(SHAPE)
+    if model is None:
         return None
-    config = PeerConfig(
-        vocab_size=SHAPE.vocab_size,
-        hidden_size=SHAPE.dim,
-        intermediate_size=SHAPE.ffn_dim,
-        num_hidden_layers=SHAPE.n_layers,
-        num_attention_heads=SHAPE.n_heads,
-        num_key_value_heads=SHAPE.n_kv_heads,
-        rope_theta=SHAPE.rope_theta,
-        attn_implementation="sdpa",
-        use_cache=False,
-    )
-    model = LlamaForCausalLM(config).train()
+    model.train()
     adamw = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            loss = model(input_ids=tokens_BT, labels=tokens_BT).loss
+            loss = model(input_ids=tokens_BT, labels=tokens_BT, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adamw.step()
