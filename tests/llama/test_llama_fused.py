@@ -60,8 +60,10 @@ def test_gradients_by_finite_differences():
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("block", [1, 3, 8, 64])
-def test_blocked_attention_equals_its_reference(block, kv_heads, dtype, monkeypatch):
+@pytest.mark.parametrize("keep_bytes", [0, 1 << 20], ids=["again", "kept"])
+def test_blocked_attention_equals_its_reference(keep_bytes, block, kv_heads, dtype, monkeypatch):
     monkeypatch.setattr(blocked, "BLOCK", block)
+    monkeypatch.setattr(blocked, "KEEP_BYTES", keep_bytes)
     ids = torch.tensor([[0] * 7 + [1] + [2] * 13, [0] * 21, list(range(21))])
     starts = document_starts(ids)
     q = draw(3, 21, 4, 6, dtype=dtype)
@@ -74,6 +76,20 @@ def test_blocked_attention_equals_its_reference(block, kv_heads, dtype, monkeypa
         (q, k, v),
         *TOLERANCE[dtype],
     )
+
+
+def test_short_rows_in_training_equal_torchs_causal_kernel_and_long_ones_are_left_to_it():
+    q, k, v = draw(2, 150, 4, 8), draw(2, 150, 2, 8, seed=1), draw(2, 150, 2, 8, seed=2)
+    spans = blocked.plan_causal(2, 150, 4, q)
+    assert spans is not None
+    mask = document_mask(torch.zeros(2, 150, dtype=torch.int64))
+    compare(
+        lambda *x: blocked.blocked_attention(*x, spans),
+        lambda *x: reference.attention(*x, mask),
+        (q, k, v),
+        *TOLERANCE[q.dtype],
+    )
+    assert blocked.plan_causal(1, 8192, 8, q) is None
 
 
 def test_rms_norm_of_a_zero_row_is_zero_with_finite_gradients():

@@ -38,7 +38,7 @@ class Layout:
     cos: Tensor  # [B or 1, T, 1, K/2] in the dtype of the network
     sin: Tensor
     mask: Tensor | None = None  # True where a query may look: [B, 1, T, S]; plain causal without mask and spans
-    spans: list[Span] | None = None  # the documents of packed rows, for the CPU
+    spans: list[Span] | None = None  # for the CPU: the documents of packed rows, or short rows in training
     cache: KVCache | None = None
     positions_BT: Tensor | None = None  # where to write in the cache
     slots: int = 0  # how many slots of the cache to look at; 0: the cache was empty, look at the new tokens

@@ -1,10 +1,12 @@
-"""Attention within packed documents on the CPU, in blocks of queries, with its own backward pass.
+"""Attention for training on the CPU, in blocks of queries, with its own backward pass: packed documents, short rows.
 
-torch's CPU kernel knows documents only as a mask over the full square. Here a block of queries meets the keys from the
-start of its first document up to its own end: large products that stay in the processor's cache, little work beyond a
-document, scores never kept (the backward pass makes them again). At 8 rows of 512 tokens, 8 heads of 32 and documents
-of about 100 tokens, forward and backward take 0.55 of the CPU time of the masked kernel.
-Not for GPUs nor for decoding over a cache; for plain causal rows torch's kernel is as fast.
+torch's CPU kernel knows documents only as a mask over the full square, and fills up to 512 keys of that square even
+where causality hides them. Here a block of queries meets the keys from the start of its first document up to its own
+end: large products that stay in the processor's cache, little work beyond a document. The softmax of short rows is kept
+for the backward pass; that of long rows is made again, so memory never grows with the square of the length. At 8 rows
+of 512 tokens, 8 heads of 32 and documents of about 100 tokens, forward and backward take 0.55 of the CPU time of the
+masked kernel (softmax not kept); of one document a row, 0.8 of the causal kernel's (kept).
+Not for GPUs, nor for decoding over a cache, nor for inference, where torch's kernel is as fast.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 BLOCK = 64  # queries: larger blocks waste work on keys of other documents, smaller ones calls
+KEEP_BYTES = 64 << 20  # of softmax in one layer: 8 rows of 512 tokens with 8 heads take 38 MB in float32
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,22 @@ def plan_documents(starts_BT: Tensor, like: Tensor) -> list[Span]:
     return spans
 
 
+def plan_causal(batch: int, length: int, heads: int, like: Tensor) -> list[Span] | None:
+    """Spans of rows of one document each; None where the softmax is too large to keep and torch's kernel is better."""
+    triangle = _triangle(min(BLOCK, length), like)
+    spans = [
+        Span(slice(row, row + 1), start, stop, 0, triangle[: stop - start, : stop - start])
+        for row in range(batch)
+        for start, stop in _blocks(length)
+    ]
+    return spans if _softmax_bytes(spans, heads, like.dtype) <= KEEP_BYTES else None
+
+
+def _softmax_bytes(spans: list[Span], heads: int, dtype: torch.dtype) -> int:
+    squares = sum((span.stop - span.start) * (span.stop - span.first_key) for span in spans)
+    return squares * heads * dtype.itemsize
+
+
 def _blocks(length: int) -> list[tuple[int, int]]:
     return [(start, min(start + BLOCK, length)) for start in range(0, length, BLOCK)]
 
@@ -73,24 +92,28 @@ class _BlockedAttention(torch.autograd.Function):
         q_BTHK = q_BTHK * (q_BTHK.shape[-1] ** -0.5)  # scale the queries once rather than the scores
         k_BGTK, v_BGTK = k_BTGK.transpose(1, 2).contiguous(), v_BTGK.transpose(1, 2).contiguous()
         out_BTHK = torch.empty_like(q_BTHK)
+        keep = any(ctx.needs_input_grad) and _softmax_bytes(spans, q_BTHK.shape[2], q_BTHK.dtype) <= KEEP_BYTES
+        kept = []
         for span in spans:
             q_MQK = _take(q_BTHK, span, groups)
             weights_MQS = _weights(q_MQK, _keys(k_BGTK, span), span)
             _put(out_BTHK, torch.bmm(weights_MQS, _keys(v_BGTK, span)), span, groups)
-        ctx.save_for_backward(q_BTHK, k_BGTK, v_BGTK)
+            if keep:
+                kept.append(weights_MQS)
+        ctx.save_for_backward(q_BTHK, k_BGTK, v_BGTK, *kept)
         ctx.spans = spans
         return out_BTHK
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BTHK: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q_BTHK, k_BGTK, v_BGTK = ctx.saved_tensors
+        q_BTHK, k_BGTK, v_BGTK, *kept = ctx.saved_tensors
         groups = k_BGTK.shape[1]
         grad_q, grad_k, grad_v = torch.empty_like(q_BTHK), torch.zeros_like(k_BGTK), torch.zeros_like(v_BGTK)
-        for span in ctx.spans:
+        for number, span in enumerate(ctx.spans):
             q_MQK, out_MQK = _take(q_BTHK, span, groups), _take(grad_BTHK, span, groups)
             k_MSK, v_MSK = _keys(k_BGTK, span), _keys(v_BGTK, span)
-            weights_MQS = _weights(q_MQK, k_MSK, span)
+            weights_MQS = kept[number] if kept else _weights(q_MQK, k_MSK, span)
             _keys(grad_v, span).baddbmm_(weights_MQS.transpose(1, 2), out_MQK)
             grad_MQS = torch.bmm(out_MQK, v_MSK.transpose(1, 2))
             grad_MQS = torch._softmax_backward_data(grad_MQS, weights_MQS, -1, weights_MQS.dtype)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from herd.errors import InputError
 from herd.llama.attention import Layout, Linear, document_mask
 from herd.llama.block import Block, RMSNorm
-from herd.llama.blocked import plan_documents
+from herd.llama.blocked import plan_causal, plan_documents
 from herd.llama.cache import KVCache
 from herd.llama.config import LlamaConfig
 from herd.llama.rope import document_starts, rotation
@@ -87,7 +87,12 @@ class Llama(nn.Module):
             return self._cached_layout(x_BTD, positions_BT, document_ids_BT, cache)
         steps_1T = torch.arange(x_BTD.shape[1], device=x_BTD.device)[None]
         if document_ids_BT is None:
-            return Layout(*self._rotation(steps_1T if positions_BT is None else positions_BT, x_BTD.dtype))
+            cos, sin = self._rotation(steps_1T if positions_BT is None else positions_BT, x_BTD.dtype)
+            trains_on_cpu = x_BTD.requires_grad and x_BTD.device.type == "cpu"
+            rows, length = x_BTD.shape[:2]
+            return Layout(
+                cos, sin, spans=plan_causal(rows, length, self.config.n_heads, x_BTD) if trains_on_cpu else None
+            )
         starts_BT = document_starts(document_ids_BT)
         cos, sin = self._rotation(steps_1T - starts_BT if positions_BT is None else positions_BT, x_BTD.dtype)
         if x_BTD.device.type == "cpu":
