@@ -44,7 +44,9 @@ class TokenizerSettings:
 class MixSettings:
     """Share of each source in pre-training, by tokens. A source that is not named here gets `other`."""
 
-    weights: Mapping[str, float] = field(default_factory=lambda: {"paddock": 0.85, "stdlib": 0.08, "stdlib-code": 0.07})
+    weights: Mapping[str, float] = field(
+        default_factory=lambda: {"paddock": 0.85, "stdlib-docs": 0.08, "stdlib-code": 0.07}
+    )
     other: float = 0.2  # of each user source, before all weights are scaled to sum 1
     tokens: int = 1_500_000  # of one pass; training goes around again when it needs more
     validation: float = 0.05  # share of documents that no model trains on
@@ -86,6 +88,7 @@ class ModelRecipe:
     shape: Shape
     pretrain: tuple[TrainSettings, ...]
     seed: int = 0
+    init_std: float = 0.02  # of the random start; never published, herd's choice
 
     def __post_init__(self) -> None:
         if not self.pretrain:
@@ -111,6 +114,8 @@ class LadderRecipe:
     budgets: tuple[float, ...] = (1 / 48, 1 / 24, 1 / 12)
     spread: tuple[float, ...] = (0.5, 1.0, 2.0)
     min_steps: int = 30
+    batch_exponent: float = 0.374  # paper, section 3.2.1: 250K tokens at 6e18 FLOPs to 4M at 1e22
+    lr_exponent: float = -0.116  # paper, section 3.2.1: 4e-4 at 40M parameters to 2e-4 at 16B
     fit: FitSettings = field(default_factory=FitSettings)
     allowed_error: float = 0.05  # of the predicted loss, for the claim to hold
 

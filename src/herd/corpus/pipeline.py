@@ -47,7 +47,7 @@ def build_steps(settings: CurateSettings, progress: Progress | None = None) -> l
         ),
         "repeated_lines": lambda: RepeatedLines(s.line_repeats, trusted),
         "boilerplate": Boilerplate,
-        "repetition": lambda: Repetition(s.repetition_min_words, (*trusted, *s.repetition_exempt)),
+        "repetition": lambda: Repetition(s.repetition_min_words, trusted),
     }
     unknown = [name for name in s.steps if name not in makers]
     if unknown:

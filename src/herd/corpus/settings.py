@@ -54,6 +54,5 @@ class CurateSettings:
 
     line_repeats: int = 6  # a line in more documents than this is removed (Llama 3, section 3.1.1)
 
-    repetition_exempt: tuple[str, ...] = ()  # sources whose sentences follow a few patterns on purpose
     repetition_min_words: int = 50  # Rae et al. 2021 see no document below 50 words; shorter ones pass
     examples: int = 10  # of each reason, kept in the report

@@ -19,15 +19,18 @@ _WRITES_TO_STREAM = ("o_proj.weight", "down_proj.weight")
 
 
 @torch.no_grad()
-def init_weights(model: Llama, seed: int) -> None:
-    """Fill every parameter from `seed` alone: the same bits for the same config, whatever ran before."""
+def init_weights(model: Llama, seed: int, std: float = STANDARD_DEVIATION) -> None:
+    """Fill every parameter from `seed` alone: the same bits for the same config, whatever ran before.
+
+    Narrow models want a wider `std`: their sums have fewer terms (herd's choice; docs/log.md has the numbers).
+    """
     generator = torch.Generator().manual_seed(seed)
-    narrow = STANDARD_DEVIATION / math.sqrt(2 * model.config.n_layers)
+    narrow = std / math.sqrt(2 * model.config.n_layers)
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
             nn.init.ones_(parameter)
             continue
-        std = narrow if name.endswith(_WRITES_TO_STREAM) else STANDARD_DEVIATION
+        own = narrow if name.endswith(_WRITES_TO_STREAM) else std
         # drawn in fp32 on the CPU, so that neither the device nor the dtype changes the draw
-        values = torch.empty(parameter.shape).normal_(0.0, std, generator=generator)
+        values = torch.empty(parameter.shape).normal_(0.0, own, generator=generator)
         parameter.copy_(values)

@@ -110,12 +110,14 @@ def code(world: World, rng: Random, lang: str) -> tuple[str, str]:
 
 
 def register(world: World, rng: Random, lang: str) -> tuple[str, str]:
-    """A long page of numbers, and questions about some of them at the end."""
-    text, entries = long_context.register(world, rng, lang)
+    """A page of numbers, told again in another order, and questions about some of them."""
+    text, entries = long_context.register(world, rng, lang, fillers=2)
     statement, question = language(lang).data["houses"]
-    asked = rng.sample(sorted(entries.items()), 4)
+    again = rng.sample(sorted(entries.items()), len(entries))
+    retold = " ".join(statement.format(town=town, n=number) for town, number in again)
+    asked = rng.sample(sorted(entries.items()), 2)
     lines = [f"{question.format(town=town)} {statement.format(town=town, n=number)}" for town, number in asked]
-    return "\n".join([text, *lines]), lang
+    return "\n".join([text, retold, *lines]), lang
 
 
 def styles(world: World, rng: Random, lang: str) -> tuple[str, str]:

@@ -30,12 +30,12 @@ def _documents() -> Mapping[str, int]:
         "quiz": 800,
         "dictionary": 300,
         "parallel": 1800,
-        "story": 300,
+        "story": 200,
         "sums": 600,
         "problems": 900,
-        "code": 500,
-        "register": 900,
-        "styles": 500,
+        "code": 400,
+        "register": 1600,
+        "styles": 900,
         "calls": 600,
     }
 

@@ -46,7 +46,7 @@ def pico() -> Recipe:
     return Recipe(
         name="pico",
         about="the whole road in under two minutes, with models too small to be good",
-        flagship=ModelRecipe(shape, (training(160, 4e-3, anneal=0.1),)),
+        flagship=ModelRecipe(shape, (training(160, 4e-3, anneal=0.1),), init_std=0.05),
         small=SmallRecipe(
             model=ModelRecipe(replace(shape, dim=32, n_layers=3, n_heads=1, ffn_dim=96), (training(60, 4e-3),), seed=1),
             start=training(40, 2e-3),
@@ -54,7 +54,7 @@ def pico() -> Recipe:
         ),
         posttrain=PosttrainRecipe(start=training(80, 2e-3), rounds=(one, two)),
         documents=DocumentSettings(stdlib_modules=6, paddock=_world()),
-        tokenizer=TokenizerSettings(vocab_size=1024, sample_characters=1_000_000),
+        tokenizer=TokenizerSettings(vocab_size=2048, sample_characters=1_000_000),
         mix=MixSettings(tokens=200_000),
         ladder=LadderRecipe(budgets=(1 / 16, 1 / 8, 1 / 4), spread=(0.4, 1.0, 2.2), min_steps=8),
         suite=SuiteSettings(max_tokens=48),

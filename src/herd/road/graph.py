@@ -86,7 +86,7 @@ class _Graph:
         for number, phase in enumerate(model.pretrain):
             last = number == len(model.pretrain) - 1
             before = {"before": stage} if stage else {}
-            settings = road.Pretrain(model.shape, self.recipe.tokenizer.vocab_size, phase, model.seed)
+            settings = road.Pretrain(model.shape, self.recipe.tokenizer.vocab_size, phase, model.seed, model.init_std)
             label = f"{name}-base" if last else f"{name}-phase-{number + 1}"
             stage = self.add(label, "pretrain:run", settings, **self.data, **before)
         assert stage is not None
@@ -155,6 +155,8 @@ def ladder_settings(recipe: Recipe) -> LadderSettings:
         budgets=recipe.ladder.budgets,
         spread=recipe.ladder.spread,
         min_steps=recipe.ladder.min_steps,
+        batch_exponent=recipe.ladder.batch_exponent,
+        lr_exponent=recipe.ladder.lr_exponent,
     )
 
 

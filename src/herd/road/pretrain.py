@@ -33,7 +33,7 @@ def run(ctx: Context) -> Mapping[str, Any]:
         model = load_model(ctx.inputs["before"])
     else:
         model = Llama(config)
-        init_weights(model, settings.seed)
+        init_weights(model, settings.seed, settings.init_std)
     phase, objective = settings.train, LanguageModelling()
     store = Shards.open(ctx.inputs["shards"] / "train")
     held_out = validation(ctx.inputs["shards"], phase.seq_len)

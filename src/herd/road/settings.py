@@ -30,6 +30,7 @@ class Pretrain:
     vocab_size: int
     train: TrainSettings
     seed: int
+    init_std: float
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def ladder_run(recipe: Recipe, plan: RunPlan) -> Pretrain:
         cosine_steps=0,
         anneal_steps=round(first.anneal_steps * share),
     )
-    return Pretrain(shape, recipe.tokenizer.vocab_size, train, plan.seed)
+    return Pretrain(shape, recipe.tokenizer.vocab_size, train, plan.seed, recipe.flagship.init_std)
 
 
 def allowed_error(recipe: Recipe) -> float:

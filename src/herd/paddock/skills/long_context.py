@@ -28,14 +28,14 @@ def draw(world: World, rng: random.Random, lang: str) -> Draft:
     )
 
 
-def register(world: World, rng: random.Random, lang: str) -> tuple[str, dict[str, int]]:
-    """A page with `ENTRIES` towns among filler sentences, and the number of each town."""
+def register(world: World, rng: random.Random, lang: str, fillers: int = FILLERS) -> tuple[str, dict[str, int]]:
+    """A page with `ENTRIES` towns among `fillers` other sentences, and the number of each town."""
     speech = language(lang)
     towns = rng.sample(world.towns, min(ENTRIES, len(world.towns)))
     numbers = rng.sample(range(2, 100), len(towns))
     statement = speech.data["houses"][0]
     lines = [statement.format(town=town, n=number) for town, number in zip(towns, numbers, strict=True)]
-    while len(lines) < len(towns) + FILLERS:
+    while len(lines) < len(towns) + fillers:
         triple = draw_triple(rng)
         if not world.held_out(triple_key(triple)):
             lines.append(speech.sentence(*triple))

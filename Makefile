@@ -1,0 +1,57 @@
+# herd: what a newcomer and CI call. `make raise` is the whole thing; `make test` proves it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.herd-setup
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+.PHONY: help setup raise pico test fast check format gpu bench bench-peers clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## make .venv and install herd into it
+
+# torch first and by its exact pin: a range would fetch gigabytes of CUDA on a machine without a GPU. Where the
+# package index has no CPU build under that pin, the CPU index of PyTorch is asked.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "herd needs Python 3.11 or newer")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch \
+		|| $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --index-url $(TORCH_INDEX) torch
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+raise: setup  ## raise the nano herd: about twenty minutes on two cores
+	@$(BIN)/herd raise nano
+
+pico: setup  ## the whole road in under two minutes
+	@$(BIN)/herd raise pico
+
+test: setup  ## all tests that need no GPU
+	@$(BIN)/pytest -m 'not gpu'
+
+fast: setup  ## the fast tests only
+	@$(BIN)/pytest
+
+check: setup  ## format, lint and types, as CI asks for
+	@$(BIN)/ruff format --check src tests bench
+	@$(BIN)/ruff check src tests bench
+	@$(BIN)/mypy
+
+format: setup  ## put the code into shape
+	@$(BIN)/ruff format src tests bench
+	@$(BIN)/ruff check --fix src tests bench
+
+gpu: setup  ## tests and benchmarks that need a CUDA device
+	@$(BIN)/pytest -m gpu
+
+bench: setup  ## all benchmark rows; timings are ratios
+	@$(BIN)/python -m bench all
+
+bench-peers:  ## an environment of their own for the programs we compare with
+	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/pip install -q --disable-pip-version-check -c constraints.txt torch transformers
+
+clean:  ## remove the environment and the runs
+	rm -rf $(VENV) runs
