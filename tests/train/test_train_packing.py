@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herd.errors import InputError, SettingError
-from herd.train.packing import pack, packed_row, stream_row
-from herd.train.sources import Batches, Mixture, PackedRows, Phases, TokenStream, row_of
+from herd.train.packing import Row, pack, packed_row, stream_row
+from herd.train.sources import Batches, Mixture, PackedRows, Phases, Shuffled, TokenStream, row_of
 
 LENGTHS = st.lists(st.integers(1, 32), min_size=1, max_size=60)
 
@@ -163,3 +163,22 @@ def test_microbatches_hold_the_same_rows_as_the_whole_batch():
     parts = Batches(stream, tiny_settings(microbatch_tokens=48)).batch(5)
     assert [len(b.tokens_BT) for b in parts] == [3, 1]
     assert torch.equal(torch.cat([b.tokens_BT for b in parts]), whole[0].tokens_BT)
+
+
+def test_shuffled_rows_are_the_same_rows_in_another_order_that_depends_on_seed_and_number_alone() -> None:
+    class Counting:
+        def row(self, number: int) -> Row:
+            one = np.full(1, number, np.int64)
+            return Row(one, one, one.astype(np.float32), one * 0, one * 0)
+
+    def order(seed: int) -> list[int]:
+        rows = Shuffled(Counting(), seed, block=50)
+        return [int(rows.row(number).tokens_T[0]) for number in range(200)]
+
+    first = order(3)
+    assert sorted(first) == list(range(200))
+    assert first != list(range(200))
+    assert first == order(3) != order(4)
+    assert all(number // 50 == place // 50 for place, number in enumerate(first))
+    again = Shuffled(Counting(), 3, block=50)
+    assert [int(again.row(number).tokens_T[0]) for number in reversed(range(200))] == first[::-1]

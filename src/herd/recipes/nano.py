@@ -52,7 +52,7 @@ def training(steps: int, peak_lr: float, batch_tokens: int = 1024, anneal: float
         anneal_steps=round(steps * anneal),
         average_every=5,
         checkpoint_every_seconds=20.0,
-        spike_margin=4.0,  # a batch of a few dozen answers is noisy
+        spike_margin=6.0,  # a batch of four rows is noisy
     )
 
 

@@ -19,7 +19,7 @@ from herd.text import Tokenizer
 from herd.train.batch import Batch
 from herd.train.loop import mean_loss, train
 from herd.train.objectives.language_modelling import LanguageModelling
-from herd.train.sources import Batches, TokenStream, validation_batches
+from herd.train.sources import Batches, Shuffled, TokenStream, validation_batches
 from herd.weights.hf import load_model, save_model
 
 VALIDATION_ROWS = 256  # at most; of the phase's own sequence length
@@ -37,7 +37,7 @@ def run(ctx: Context) -> Mapping[str, Any]:
     phase, objective = settings.train, LanguageModelling()
     store = Shards.open(ctx.inputs["shards"] / "train")
     held_out = validation(ctx.inputs["shards"], phase.seq_len)
-    source = Batches(TokenStream(store, phase.seq_len, phase.seed), phase)
+    source = Batches(Shuffled(TokenStream(store, phase.seq_len, phase.seed), phase.seed), phase)
     result = train(
         model,
         objective,

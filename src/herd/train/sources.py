@@ -105,6 +105,23 @@ class TokenStream:
         return self._epochs[epoch]
 
 
+class Shuffled:
+    """The rows of another source, permuted within blocks of `block` rows.
+
+    A long document fills many rows of a `TokenStream` in a row; without this a small batch can be all one document.
+    """
+
+    def __init__(self, rows: RowSource, seed: int, block: int = 2048) -> None:
+        self.rows, self.seed, self.block = rows, seed, block
+        self._orders: dict[int, Ints] = {}
+
+    def row(self, number: int) -> Row:
+        block, place = divmod(number, self.block)
+        if block not in self._orders:
+            self._orders = {block: permutation(self.block, self.seed, block)}
+        return self.rows.row(block * self.block + int(self._orders[block][place]))
+
+
 class PackedRows:
     """Rows of whole sequences (dialogues) packed once; every epoch goes through the rows in a new order."""
 
