@@ -50,6 +50,7 @@ class MixSettings:
     other: float = 0.2  # of each user source, before all weights are scaled to sum 1
     tokens: int = 1_500_000  # of one pass; training goes around again when it needs more
     validation: float = 0.05  # share of documents that no model trains on
+    piece_characters: int = 0  # cut longer documents at line ends; 0 leaves them whole
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import torch
 
 from herd.errors import ArtifactError, InputError, NoEffectError, SettingError
 from herd.llama.config import LlamaConfig
-from herd.llama.fp8 import Fp8Linear, dequantize, quantize_rows
 from herd.llama.init import init_weights
 from herd.llama.model import Llama
 from herd.quantize.fp8 import quantize_model, save_fp8
 from herd.quantize.settings import Fp8Policy
+from herd.weights.fp8 import Fp8Linear, dequantize, quantize_rows
 from herd.weights.hf import load_model, save_model
 
 CONFIG = LlamaConfig(61, 32, 4, 4, 2, 48)

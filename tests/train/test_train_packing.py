@@ -167,13 +167,16 @@ def test_microbatches_hold_the_same_rows_as_the_whole_batch():
 
 def test_shuffled_rows_are_the_same_rows_in_another_order_that_depends_on_seed_and_number_alone() -> None:
     class Counting:
-        def row(self, number: int) -> Row:
-            one = np.full(1, number, np.int64)
+        def index(self, number: int) -> int:
+            return number
+
+        def at(self, index: int) -> Row:
+            one = np.full(1, index, np.int64)
             return Row(one, one, one.astype(np.float32), one * 0, one * 0)
 
     def order(seed: int) -> list[int]:
         rows = Shuffled(Counting(), seed, block=50)
-        return [int(rows.row(number).tokens_T[0]) for number in range(200)]
+        return [int(row_of(rows, number).tokens_T[0]) for number in range(200)]
 
     first = order(3)
     assert sorted(first) == list(range(200))
@@ -181,4 +184,4 @@ def test_shuffled_rows_are_the_same_rows_in_another_order_that_depends_on_seed_a
     assert first == order(3) != order(4)
     assert all(number // 50 == place // 50 for place, number in enumerate(first))
     again = Shuffled(Counting(), 3, block=50)
-    assert [int(again.row(number).tokens_T[0]) for number in reversed(range(200))] == first[::-1]
+    assert [int(row_of(again, number).tokens_T[0]) for number in reversed(range(200))] == first[::-1]

@@ -7,7 +7,6 @@
     model       the network;   init     its random start;   cache     keys and values of the past
     loss        cross-entropy and log-probabilities that never hold all logits
     fused       the elementwise hot paths;   reference     the same, said plainly, for the tests
-    fp8         a linear layer in FP8 (which layers become one is the business of quantize/)
 
-Not here: weights on disk (`weights/`), training, sampling, and any form of parallelism (applied from outside).
+Not here: weights on disk and FP8 layers (`weights/`), training, sampling, and any form of parallelism (applied from outside).
 """

@@ -3,6 +3,6 @@
     settings   Fp8Policy: which layers, and the bound on activations (imports no torch)
     fp8        quantize_model, save_fp8;   report   what it saved and what it cost
 
-The layer itself is `llama/fp8.py`, because `weights/` must build it when it reads an FP8 folder.
+The layer itself is `weights/fp8.py`, because `weights/` must build it when it reads an FP8 folder.
 Not here: INT4, static scales, calibration, FP8 kernels for GPUs.
 """

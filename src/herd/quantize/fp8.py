@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from herd.errors import InputError, NoEffectError
-from herd.llama.fp8 import Fp8Linear, dequantize
 from herd.llama.model import Llama
 from herd.progress import Progress, Silent
 from herd.quantize.report import Fp8Report, TensorReport
 from herd.quantize.settings import Fp8Policy
+from herd.weights.fp8 import Fp8Linear, dequantize
 from herd.weights.hf import SavesFiles, save_model
 from herd.weights.quantization import HERD_KEY
 

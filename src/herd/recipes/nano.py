@@ -103,7 +103,7 @@ def nano() -> Recipe:
         ),
         documents=DocumentSettings(stdlib_modules=40, paddock=PaddockSettings()),
         tokenizer=TokenizerSettings(vocab_size=3072),
-        mix=CorpusMix(weights={"paddock": 0.9, "stdlib-docs": 0.05, "stdlib-code": 0.05}),
+        mix=CorpusMix(weights={"paddock": 0.9, "stdlib-docs": 0.05, "stdlib-code": 0.05}, piece_characters=1500),
         ladder=LadderRecipe(budgets=(1 / 20, 1 / 10, 1 / 5), spread=(0.4, 0.8, 1.6), batch_exponent=0.0),
         suite=SuiteSettings(),
     )

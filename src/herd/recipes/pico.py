@@ -55,7 +55,7 @@ def pico() -> Recipe:
         posttrain=PosttrainRecipe(start=training(80, 2e-3), rounds=(one, two)),
         documents=DocumentSettings(stdlib_modules=6, paddock=_world()),
         tokenizer=TokenizerSettings(vocab_size=2048, sample_characters=1_000_000),
-        mix=MixSettings(tokens=200_000),
+        mix=MixSettings(tokens=200_000, piece_characters=1500),
         ladder=LadderRecipe(budgets=(1 / 16, 1 / 8, 1 / 4), spread=(0.4, 1.0, 2.2), min_steps=8),
         suite=SuiteSettings(max_tokens=48),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from herd.corpus.documents import Document
@@ -22,7 +22,7 @@ def run(ctx: Context) -> Mapping[str, Any]:
     tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
     by_source: dict[str, list[Document]] = {}
     for page in read_kept(ctx.inputs["corpus"]):
-        by_source.setdefault(page.source, []).append(page)
+        by_source.setdefault(page.source, []).extend(pieces(page, settings.piece_characters))
     pages = [page for group in by_source.values() for page in group]
     sizes = dict(zip((p.id for p in pages), map(len, tokenizer.encode_batch([p.text for p in pages])), strict=True))
     weights = _weights(settings, by_source)
@@ -33,6 +33,24 @@ def run(ctx: Context) -> Mapping[str, Any]:
             ctx.progress.note(f"{share.source} is read {share.epochs:.1f} times: it is small for its share")
     splits = tokenize(mixed.documents, tokenizer, ctx.out, ctx.progress, validation_fraction=settings.validation)
     return {"train_tokens": splits.train.n_tokens, "validation_tokens": splits.validation.n_tokens}
+
+
+def pieces(page: Document, characters: int) -> list[Document]:
+    """The document, or parts of it of about `characters`, cut at line ends, with ids ID#0, ID#1, ...
+
+    Where a run reads a hundred thousand tokens, one long file would be a whole source, and its validation.
+    """
+    if not characters or len(page.text) <= characters:
+        return [page]
+    parts: list[list[str]] = [[]]
+    size = 0
+    for line in page.text.splitlines(keepends=True):
+        if size and size + len(line) > characters:
+            parts.append([])
+            size = 0
+        parts[-1].append(line)
+        size += len(line)
+    return [replace(page, id=f"{page.id}#{n}", text="".join(lines)) for n, lines in enumerate(parts)]
 
 
 def _weights(settings: MixSettings, by_source: Mapping[str, list[Document]]) -> dict[str, float]:

@@ -115,11 +115,14 @@ class Shuffled:
         self.rows, self.seed, self.block = rows, seed, block
         self._orders: dict[int, Ints] = {}
 
-    def row(self, number: int) -> Row:
+    def index(self, number: int) -> int:
         block, place = divmod(number, self.block)
         if block not in self._orders:
             self._orders = {block: permutation(self.block, self.seed, block)}
-        return self.rows.row(block * self.block + int(self._orders[block][place]))
+        return self.rows.index(block * self.block + int(self._orders[block][place]))
+
+    def at(self, index: int) -> Row:
+        return self.rows.at(index)
 
 
 class PackedRows:

@@ -16,8 +16,8 @@ from torch import nn
 
 from herd.errors import ArtifactError
 from herd.files import read_json
-from herd.llama.fp8 import Fp8Linear
 from herd.llama.model import Llama
+from herd.weights.fp8 import Fp8Linear
 
 HERD_KEY = "fp8"  # in herd.json; compressed-tensors has no word for the bound on activations
 
