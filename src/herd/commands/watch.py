@@ -39,8 +39,7 @@ class Terminal:
             return
         if self.current:
             self.current.close()
-        shown = ", ".join(f"{name} {_short(value)}" for name, value in metrics.items() if _is_short(value))
-        self.console.print(f"  {stage.name:<24} {clock(seconds):>7}   {shown}", markup=False)
+        self.console.print(f"  {stage.name:<24} {clock(seconds):>7}   {headline(metrics)}", markup=False)
 
     def close(self) -> None:
         if self.current:
@@ -87,6 +86,23 @@ class StageProgress:
         if self.live:
             self.live.stop()
             self.live = None
+
+
+# What a person wants to see of a stage first; where none of these is there, its first few figures are shown.
+_HEADLINES = ("average", "parameters", "tokens", "validation_loss", "tokens_per_second", "accepted", "pairs", "passed")
+_SHOWN = 5
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """A stage's metrics in one line: the headlines, a score with its interval, or the first few that are short."""
+    names = [name for name in _HEADLINES if name in metrics] or [n for n, v in metrics.items() if _is_short(v)][:_SHOWN]
+    return ", ".join(f"{name.replace('_', ' ')} {_value(metrics[name])}" for name in names)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):  # a score with its interval
+        return f"{value['value']:.1%} ({value['low']:.1%} to {value['high']:.1%})"
+    return _short(value)
 
 
 def bar(done: float, total: float, width: int = 20) -> str:
