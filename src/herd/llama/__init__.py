@@ -8,5 +8,6 @@
     loss        cross-entropy and log-probabilities that never hold all logits
     fused       the elementwise hot paths;   reference     the same, said plainly, for the tests
 
-Not here: weights on disk and FP8 layers (`weights/`), training, sampling, and any form of parallelism (applied from outside).
+Not here: weights on disk and FP8 layers (`weights/`), training, sampling, and any form of parallelism (applied from
+outside).
 """
