@@ -1,0 +1,1 @@
+"""One file for each way to train; what they share is in `terms.py`."""
