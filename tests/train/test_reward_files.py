@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny_model
+from train_models import tiny_model
 
 from herd.errors import HerdError
 from herd.train.objectives.reward import RewardModel

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_documents, tiny_model, tiny_settings
+from train_models import random_documents, tiny_model, tiny_settings
 
 from herd import files
 from herd.errors import ArtifactError, InputError, SettingError, StorageError, TrainingError
@@ -343,7 +343,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
-from conftest import tiny_model, tiny_settings, random_documents
+from train_models import tiny_model, tiny_settings, random_documents
 from herd.train.loop import train
 from herd.train.objectives.language_modelling import LanguageModelling
 from herd.train.sources import Batches, TokenStream

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import VOCABULARY, random_documents, talk, tiny_model, tiny_settings
 from torch.nn import functional as F
+from train_models import VOCABULARY, random_documents, talk, tiny_model, tiny_settings
 
 from herd.errors import InputError
 from herd.train.loop import mean_loss

@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conftest import Talk, random_documents, talk, tiny_settings
 from hypothesis import given
 from hypothesis import strategies as st
+from train_models import Talk, random_documents, talk, tiny_settings
 
 from herd.errors import InputError, SettingError
 from herd.train.packing import Row, pack, packed_row, stream_row

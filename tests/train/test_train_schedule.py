@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from conftest import tiny_settings
+from train_models import tiny_settings
 
 from herd.errors import SettingError
 from herd.train.schedule import lr_at

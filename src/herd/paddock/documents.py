@@ -13,7 +13,7 @@ from herd.paddock.language import language
 from herd.paddock.settings import LANGUAGES, PaddockSettings
 from herd.paddock.skills import long_context, math
 from herd.paddock.skills.knowledge import fact_key
-from herd.paddock.skills.translation import draw_triple, triple_key
+from herd.paddock.skills.translation import draw_triple, translate, triple_key
 from herd.paddock.task import Task
 from herd.paddock.tasks import draw_task
 from herd.paddock.world import ANIMALS, ATTRIBUTES, COLOURS, OBJECTS, World
@@ -58,18 +58,18 @@ def dictionary(world: World, rng: Random, lang: str) -> tuple[str, str]:
 
 
 def parallel(world: World, rng: Random, lang: str) -> tuple[str, str]:
-    """The same sentences in English and another language, in either order, as a translated page."""
-    other = language(lang if lang != "en" else rng.choice(FOREIGN))
-    english = language("en")
-    pairs = []
+    """Sentences in English and another language, either way: side by side, or as a translator is asked."""
+    other = lang if lang != "en" else rng.choice(FOREIGN)
+    lines = []
     for _ in range(4):
-        triple = _train_triple(world, rng)
-        sides = [(english, english.sentence(*triple)), (other, other.sentence(*triple))]
-        if rng.random() < 0.5:
-            sides.reverse()
-        (first, text), (second, translated) = sides
-        pairs.append(f"{first.name}: {text} {second.name}: {translated}")
-    return "\n".join(pairs), "code"
+        source, target = ("en", other) if rng.random() < 0.5 else (other, "en")
+        pair = translate(_train_triple(world, rng), source, target, lang)
+        question, answer = pair.messages[-1].content, pair.answer.content
+        if rng.random() < 0.3:
+            question = question.replace(f"Translate into {language(target).name}", language(source).name)
+            answer = f"{language(target).name}: {answer}"
+        lines.append(f"{question} {answer}")
+    return "\n".join(lines), "code"
 
 
 def story(world: World, rng: Random, lang: str) -> tuple[str, str]:
@@ -110,14 +110,12 @@ def code(world: World, rng: Random, lang: str) -> tuple[str, str]:
 
 
 def register(world: World, rng: Random, lang: str) -> tuple[str, str]:
-    """A page of numbers, told again in another order, and questions about some of them."""
-    text, entries = long_context.register(world, rng, lang, fillers=2)
+    """A page with one number or two, told again in another order, and questions about them."""
+    text, entries = long_context.register(world, rng, lang, rng.choice((1, 1, 2)), rng.randint(3, 14))
     statement, question = language(lang).data["houses"]
-    again = rng.sample(sorted(entries.items()), len(entries))
-    retold = " ".join(statement.format(town=town, n=number) for town, number in again)
-    asked = rng.sample(sorted(entries.items()), 2)
-    lines = [f"{question.format(town=town)} {statement.format(town=town, n=number)}" for town, number in asked]
-    return "\n".join([text, retold, *lines]), lang
+    order = rng.sample(sorted(entries.items()), len(entries))
+    lines = [f"{question.format(town=town)} {statement.format(town=town, n=number)}" for town, number in order]
+    return "\n".join([text, *lines]), lang
 
 
 def styles(world: World, rng: Random, lang: str) -> tuple[str, str]:

@@ -26,17 +26,17 @@ DOCUMENT_KINDS = (
 
 def _documents() -> Mapping[str, int]:
     return {
-        "almanac": 1800,
-        "quiz": 800,
-        "dictionary": 300,
-        "parallel": 1800,
-        "story": 200,
+        "almanac": 1300,
+        "quiz": 1000,
+        "dictionary": 200,
+        "parallel": 2200,
+        "story": 100,
         "sums": 600,
-        "problems": 900,
+        "problems": 1200,
         "code": 400,
-        "register": 1600,
-        "styles": 900,
-        "calls": 600,
+        "register": 1200,
+        "styles": 1500,
+        "calls": 700,
     }
 
 
@@ -62,8 +62,8 @@ class PaddockSettings:
 
     world: WorldSettings = field(default_factory=WorldSettings)
     documents: Mapping[str, int] = field(default_factory=_documents)
-    dialogues_per_capability: int = 160  # the seed dialogues, the place of human annotation in the paper
-    prompts_per_capability: int = 800  # training prompts with a verifier: candidates are drawn for these
+    dialogues_per_capability: int = 300  # the seed dialogues, the place of human annotation in the paper
+    prompts_per_capability: int = 900  # training prompts with a verifier: candidates are drawn for these
     held_out_per_capability: int = 120
     noise_per_kind: int = 150  # planted pages of each bad kind; curation is measured by them
 

@@ -62,7 +62,7 @@ def rejection(prompts: int, temperature: float, seed: int) -> CollectSettings:
         judge=JudgeSettings(agreement_prompts=60),
         # The paddock's answers are short and formal: equal ones to different prompts are right, not duplicates.
         quality=QualitySettings(semantic_duplicate=1.01, near_duplicate=1.01),
-        select=SelectSettings(difficulty_weight=0.5),
+        select=SelectSettings(difficulty_weight=0.0),
         prompts=prompts,
         seed=seed,
     )
@@ -71,7 +71,7 @@ def rejection(prompts: int, temperature: float, seed: int) -> CollectSettings:
 def one_round(number: int, sft_steps: int, prompts: int, temperature: float) -> RoundSettings:
     return RoundSettings(
         sft=replace(training(sft_steps, 1.2e-3), seed=number),
-        dpo=DpoSettings(train=replace(training(40, 5e-5), seed=number)),
+        dpo=DpoSettings(train=replace(training(50, 1e-4), seed=number)),
         reward=RewardSettings(train=replace(training(60, 3e-4), seed=number), start="policy"),
         collect=rejection(prompts, temperature, seed=number),
         mix=MixSettings(seed=1.0, accepted=1.0, earlier=1.0),
@@ -82,28 +82,28 @@ def one_round(number: int, sft_steps: int, prompts: int, temperature: float) -> 
 
 
 def nano() -> Recipe:
-    flagship = Shape(dim=192, n_layers=5, n_heads=6, n_kv_heads=3, ffn_dim=512, tie_embeddings=True)
-    small = Shape(dim=96, n_layers=3, n_heads=3, n_kv_heads=1, ffn_dim=256, tie_embeddings=True)
+    flagship = Shape(dim=128, n_layers=5, n_heads=4, n_kv_heads=2, ffn_dim=352, tie_embeddings=True)
+    small = Shape(dim=64, n_layers=3, n_heads=2, n_kv_heads=1, ffn_dim=176, tie_embeddings=True)
     return Recipe(
         name="nano",
-        about="a herd of 2.6M and 0.6M parameters on a laptop CPU, in about twenty minutes",
-        flagship=ModelRecipe(flagship, (training(1600, 2.5e-3, anneal=0.1),), init_std=0.05),
+        about="a herd of 1.3M and 0.3M parameters on a laptop CPU, in about twenty minutes",
+        flagship=ModelRecipe(flagship, (training(2500, 3e-3, anneal=0.1),), init_std=0.05),
         small=SmallRecipe(
             model=ModelRecipe(small, (training(1000, 4e-3, anneal=0.1),), seed=1, init_std=0.05),
             start=training(300, 2e-3),
             teach=TeachSettings(
-                sft=training(500, 2e-3),
-                collect=rejection(1400, 0.7, seed=11),
+                sft=training(600, 2e-3),
+                collect=rejection(2400, 0.7, seed=11),
                 mix=MixSettings(seed=1.0, accepted=1.0),
             ),
         ),
         posttrain=PosttrainRecipe(
-            start=training(400, 1.5e-3),
-            rounds=(one_round(1, 400, 1400, 1.0), one_round(2, 400, 1400, 0.8)),
+            start=training(350, 1.5e-3),
+            rounds=(one_round(1, 450, 2400, 1.0), one_round(2, 450, 2400, 0.8)),
         ),
         documents=DocumentSettings(stdlib_modules=40, paddock=PaddockSettings()),
         tokenizer=TokenizerSettings(vocab_size=3072),
         mix=CorpusMix(weights={"paddock": 0.9, "stdlib-docs": 0.05, "stdlib-code": 0.05}, piece_characters=1500),
-        ladder=LadderRecipe(budgets=(1 / 20, 1 / 10, 1 / 5), spread=(0.4, 0.8, 1.6), batch_exponent=0.0),
+        ladder=LadderRecipe(budgets=(1 / 24, 1 / 12, 1 / 6), spread=(0.4, 0.8, 1.6), batch_exponent=0.0),
         suite=SuiteSettings(),
     )

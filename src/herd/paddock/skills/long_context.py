@@ -1,4 +1,4 @@
-"""Long documents: a register of many towns with numbers that are in no other place, and one question about it."""
+"""Long documents: a number that stands in no other place, hidden in a long page, and a question about it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from herd.paddock.skills.translation import draw_triple, triple_key
 from herd.paddock.task import Check
 from herd.paddock.world import World
 
-ENTRIES = 5
-FILLERS = 9
+ENTRIES = 1  # a single needle, as in the paper's section 5.2.6
+FILLERS = 14
 
 
 def draw(world: World, rng: random.Random, lang: str) -> Draft:
@@ -28,10 +28,12 @@ def draw(world: World, rng: random.Random, lang: str) -> Draft:
     )
 
 
-def register(world: World, rng: random.Random, lang: str, fillers: int = FILLERS) -> tuple[str, dict[str, int]]:
-    """A page with `ENTRIES` towns among `fillers` other sentences, and the number of each town."""
+def register(
+    world: World, rng: random.Random, lang: str, entries: int = ENTRIES, fillers: int = FILLERS
+) -> tuple[str, dict[str, int]]:
+    """A page of `fillers` sentences with `entries` towns' numbers among them, and the number of each town."""
     speech = language(lang)
-    towns = rng.sample(world.towns, min(ENTRIES, len(world.towns)))
+    towns = rng.sample(world.towns, min(entries, len(world.towns)))
     numbers = rng.sample(range(2, 100), len(towns))
     statement = speech.data["houses"][0]
     lines = [statement.format(town=town, n=number) for town, number in zip(towns, numbers, strict=True)]

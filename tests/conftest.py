@@ -1,0 +1,21 @@
+"""What every test stands on: one thread, and properties without deadlines, for no test here asserts a time."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported anywhere: tiny products lose much to threads, above all where the cores are shared.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("herd", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("herd")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
