@@ -10,6 +10,7 @@ from corpus_texts import clean
 
 from herd.corpus.documents import Document
 from herd.corpus.mix import mix
+from herd.corpus import ngrams
 from herd.corpus.ngrams import overlaps
 from herd.errors import InputError, SettingError
 
@@ -97,3 +98,12 @@ def test_short_texts_are_compared_as_a_whole() -> None:
     train = ["first 3 + 4 = 7 and so on"]
     found = overlaps(train, ["3 + 4 =", "3 - 4 =", "", "so on"], 8)
     assert [item.held_out for item in found] == [0, 3]
+
+
+def test_a_run_never_reaches_from_one_text_into_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = ["a b c d", "d e f", "f g"]
+    train = ["x a b", "c d e", "", "f", "g d e f"]
+    for size in (1, 3, 6, 1000):
+        monkeypatch.setattr(ngrams, "_BATCH_UNITS", size)
+        assert [(item.held_out, item.train) for item in overlaps(train, held, 4)] == [(1, 4)]
+        assert [(item.held_out, item.train) for item in overlaps(train, held, 1)] == [(0, 0), (1, 1), (2, 3)]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herd.corpus.words import count_words, ngram_hashes, readable_fraction, units
+from herd.corpus.words import count_words, growing_ngrams, ngram_hashes, readable_fraction, units
 
 
 @given(st.text(alphabet="abcdefghij ABC.,!\n0123456789", max_size=300))
@@ -68,3 +68,12 @@ def test_equal_runs_have_equal_hashes_and_others_differ(words: list[str], n: int
 )
 def test_readable_fraction(text: str, low: float, high: float) -> None:
     assert low <= readable_fraction(text) <= high
+
+
+def test_growing_ngrams_are_the_ngrams_of_each_length() -> None:
+    hashes = units("one two three four five one two three 7 + 8").hashes
+    grown = dict(growing_ngrams(hashes, 30))
+    assert list(grown) == list(range(1, len(hashes) + 1))
+    for n, runs in grown.items():
+        assert (runs == ngram_hashes(hashes, n)).all()
+    assert list(growing_ngrams(hashes[:0], 3)) == []

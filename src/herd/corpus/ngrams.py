@@ -7,15 +7,16 @@ Hashes have 64 bits; at 10^8 training and 10^5 held-out runs a false find has a 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from herd.corpus.words import ngram_hashes, units
+from herd.corpus.words import growing_ngrams, ngram_hashes, units
 
 U64 = NDArray[np.uint64]
+_BATCH_UNITS = 100_000
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,10 @@ def overlaps(train_texts: Iterable[str], held_out_texts: Sequence[str], n: int) 
     assert n > 0, "n counts words"
     wanted, by_length = _held_out_runs(held_out_texts, n)
     known: dict[int, dict[int, int]] = {length: {} for length in by_length}
-    for place, text in enumerate(train_texts):
-        hashes = units(text).hashes
-        for length, runs in by_length.items():
-            if len(hashes) >= length:
-                found = ngram_hashes(hashes, length)
-                for value in found[np.isin(found, runs)].tolist():
-                    known[length].setdefault(value, place)
+    for batch in _batches(train_texts):
+        for length, hashes, places in _runs(batch, by_length):
+            for value, place in zip(hashes.tolist(), places.tolist(), strict=True):
+                known[length].setdefault(value, place)
     result = []
     for index, (length, hashes) in wanted.items():
         hits = [known[length][value] for value in hashes.tolist() if value in known[length]]
@@ -67,3 +65,43 @@ def _held_out_runs(texts: Sequence[str], n: int) -> tuple[dict[int, tuple[int, U
             wanted[index] = (length, ngram_hashes(hashes, length))
             parts[length].append(wanted[index][1])
     return wanted, {length: np.unique(np.concatenate(found)) for length, found in parts.items()}
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Units of several texts, one after another: their hashes, each one's text, and how many follow in that text."""
+
+    hashes: U64
+    places: NDArray[np.int64]
+    left: NDArray[np.int64]  # this unit counted
+
+
+def _batches(texts: Iterable[str]) -> Iterator[_Batch]:
+    """Texts joined until numpy's cost per call no longer counts."""
+    parts: list[U64] = []
+    first, size = 0, 0
+    for place, text in enumerate(texts):
+        parts.append(units(text).hashes)
+        size += len(parts[-1])
+        if size >= _BATCH_UNITS:
+            yield _joined(parts, first)
+            parts, first, size = [], place + 1, 0
+    if size:
+        yield _joined(parts, first)
+
+
+def _joined(parts: list[U64], first: int) -> _Batch:
+    lengths = np.array([len(part) for part in parts])
+    ends = np.repeat(np.cumsum(lengths), lengths)
+    hashes = np.concatenate(parts)
+    return _Batch(hashes, np.repeat(np.arange(first, first + len(parts)), lengths), ends - np.arange(len(hashes)))
+
+
+def _runs(batch: _Batch, by_length: Mapping[int, U64]) -> Iterator[tuple[int, U64, NDArray[np.int64]]]:
+    """For each length the runs of the batch that are held out, and the texts they stand in."""
+    for length, combined in growing_ngrams(batch.hashes, max(by_length, default=0)):
+        if length in by_length:
+            places = np.flatnonzero(batch.left[: len(combined)] >= length)
+            hashes, runs = combined[places], by_length[length]
+            hit = runs[np.minimum(np.searchsorted(runs, hashes), len(runs) - 1)] == hashes
+            yield length, hashes[hit], batch.places[places[hit]]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,6 +153,17 @@ def ngram_hashes(hashes: U64, n: int) -> U64:
         combined *= base
         combined += hashes[place : place + count]
     return _mixed(combined)
+
+
+def growing_ngrams(hashes: U64, longest: int) -> Iterator[tuple[int, U64]]:
+    """(n, ngram_hashes(hashes, n)) for n from 1 to `longest`, each from the one before; ends where the text does."""
+    combined = hashes.copy()
+    for n in range(1, min(longest, len(hashes)) + 1):
+        if n > 1:
+            combined = combined[:-1]
+            combined *= np.uint64(_BASE)
+            combined += hashes[n - 1 :]
+        yield n, _mixed(combined)
 
 
 def readable_fraction(text: str) -> float:
