@@ -103,7 +103,8 @@ def write_jsonl(path: Path, rows: Iterable[object]) -> int:
     """Write rows as JSON lines (gzip when the name ends in .gz); returns how many."""
     count = 0
     with atomic_file(path) as handle:
-        packed = gzip.GzipFile(fileobj=handle, mode="wb", filename="", mtime=0) if path.suffix == ".gz" else None
+        zipped = path.suffix == ".gz"
+        packed = gzip.GzipFile(fileobj=handle, mode="wb", compresslevel=5, filename="", mtime=0) if zipped else None
         for row in rows:
             (packed or handle).write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
             count += 1

@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 from corpus_texts import clean
 
+from herd.corpus import ngrams
 from herd.corpus.documents import Document
 from herd.corpus.mix import mix
-from herd.corpus import ngrams
 from herd.corpus.ngrams import overlaps
 from herd.errors import InputError, SettingError
 
