@@ -83,27 +83,28 @@ def one_round(number: int, sft_steps: int, prompts: int, temperature: float) -> 
 
 def nano() -> Recipe:
     flagship = Shape(dim=128, n_layers=5, n_heads=4, n_kv_heads=2, ffn_dim=352, tie_embeddings=True)
-    small = Shape(dim=64, n_layers=3, n_heads=2, n_kv_heads=1, ffn_dim=176, tie_embeddings=True)
+    small = Shape(dim=96, n_layers=4, n_heads=3, n_kv_heads=1, ffn_dim=256, tie_embeddings=True)
     return Recipe(
         name="nano",
-        about="a herd of 1.3M and 0.3M parameters on a laptop CPU, in about twenty minutes",
+        about="a herd of 1.3M and 0.7M parameters on a laptop CPU, in about twenty minutes",
         flagship=ModelRecipe(flagship, (training(2500, 3e-3, anneal=0.1),), init_std=0.05),
         small=SmallRecipe(
-            model=ModelRecipe(small, (training(1000, 4e-3, anneal=0.1),), seed=1, init_std=0.05),
-            start=training(300, 2e-3),
+            model=ModelRecipe(small, (training(1200, 3.5e-3, anneal=0.1),), seed=1, init_std=0.05),
+            start=training(250, 2e-3),
             teach=TeachSettings(
-                sft=training(600, 2e-3),
-                collect=rejection(2400, 0.7, seed=11),
+                sft=training(700, 2e-3),
+                collect=rejection(2000, 0.7, seed=11),
+                draw_anew=False,  # the answers that passed in the flagship's own rounds
                 mix=MixSettings(seed=1.0, accepted=1.0),
             ),
         ),
         posttrain=PosttrainRecipe(
             start=training(350, 1.5e-3),
-            rounds=(one_round(1, 450, 2400, 1.0), one_round(2, 450, 2400, 0.8)),
+            rounds=(one_round(1, 450, 2600, 1.0), one_round(2, 450, 2600, 0.8)),
         ),
         documents=DocumentSettings(stdlib_modules=40, paddock=PaddockSettings()),
         tokenizer=TokenizerSettings(vocab_size=3072),
         mix=CorpusMix(weights={"paddock": 0.9, "stdlib-docs": 0.05, "stdlib-code": 0.05}, piece_characters=1500),
-        ladder=LadderRecipe(budgets=(1 / 24, 1 / 12, 1 / 6), spread=(0.4, 0.8, 1.6), batch_exponent=0.0),
+        ladder=LadderRecipe(budgets=(1 / 30, 1 / 15, 1 / 7.5), spread=(0.25, 0.5, 1.0), batch_exponent=0.0),
         suite=SuiteSettings(),
     )

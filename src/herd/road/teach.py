@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from herd.posttrain.records import write_accepted
+from herd.posttrain.records import read_accepted, write_accepted
 from herd.posttrain.teach import TeachInputs, learn_alone, teach
 from herd.road.means import dialogues, means
 from herd.road.pretrain import save_folder
@@ -24,12 +24,14 @@ def run(ctx: Context) -> Mapping[str, Any]:
     settings: TeachOf = ctx.settings
     tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
     world = ctx.inputs["world"]
+    rounds = [ctx.inputs[name] for name in sorted(ctx.inputs) if name.startswith("round-")]
     inputs = TeachInputs(
         student=load_model(ctx.inputs["student"]),
         teacher=load_model(ctx.inputs["teacher"]),
         tasks=read_tasks(world, "prompts"),
         seed_dialogues=dialogues(read_tasks(world, "seed")),
         means=means(tokenizer, settings.suite),
+        teacher_accepted=[one for folder in rounds for one in read_accepted(folder / "accepted.jsonl")],
     )
     train = teach if settings.kind == "taught" else learn_alone
     result = train(inputs, settings.teach, ctx.scratch / "teach", ctx.progress)

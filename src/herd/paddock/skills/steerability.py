@@ -54,6 +54,6 @@ def styled(speech: Language, style: str, statement: str, value: str) -> tuple[st
         case "one_word":
             return table["one_word"], value, ""
         case "json":
-            return table["json"], json.dumps({"answer": value}, ensure_ascii=False), ""
+            return table["json"], json.dumps({"answer": statement}, ensure_ascii=False), ""
         case _:
             return table["language"], statement, ""
