@@ -17,6 +17,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -68,7 +69,7 @@ def override(value: T, assignments: Iterable[str]) -> T:
         path, sign, text = assignment.partition("=")
         if not sign or not path:
             raise SettingError(f"cannot read '{assignment}'", mend="write --set name.of.setting=value")
-        value = _replace(value, path.strip().split("."), text.strip(), path.strip())
+        value = _replace(type(value), value, path.strip().split("."), text.strip(), path.strip())
     return value
 
 
@@ -83,24 +84,50 @@ def unknown(name: str, known: Iterable[str], what: str) -> SettingError:
 def _parse(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return text
 
 
-def _replace(value: Any, path: list[str], text: str, full: str) -> Any:
+def _replace(kind: Any, value: Any, path: list[str], text: str, full: str) -> Any:
+    """`value`, which stands where a `kind` is asked for, with the setting at `path` below it read from `text`."""
+    if not path:
+        return _read_text(kind, text, full)
     head, rest = path[0], path[1:]
-    if isinstance(value, tuple) and head.isdigit() and int(head) < len(value) and rest:
+    if isinstance(value, tuple):
+        if not head.isdigit() or int(head) >= len(value):
+            raise SettingError(f"there is no number {head} in a list of {len(value)}, counted from 0", where=full)
         items = list(value)
-        items[int(head)] = _replace(items[int(head)], rest, text, full)
+        items[int(head)] = _replace(_item(kind, tuple), items[int(head)], rest, text, full)
         return tuple(items)
+    if isinstance(value, Mapping):
+        return {**value, head: _replace(_item(kind, Mapping), value.get(head), rest, text, full)}
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         raise SettingError(f"'{full}' goes deeper than the settings do", where=full)
     hints = typing.get_type_hints(type(value))
     if head not in hints:
-        raise unknown(head, hints, f"an option of {type(value).__name__}")
-    old = getattr(value, head)
-    new = _replace(old, rest, text, full) if rest else _read(hints[head], _parse(text), full)
+        error = unknown(head, hints, f"an option of {type(value).__name__}")
+        raise SettingError(error.message, where=full, mend=error.mend)
+    new = _replace(hints[head], getattr(value, head), rest, text, full)
     return _checked(lambda: dataclasses.replace(value, **{head: new}), full)
+
+
+def _item(kind: Any, container: type) -> Any:
+    """The type of a container's items; `kind` may be a union that has the container among its members."""
+    for member in (kind, *typing.get_args(kind)):
+        origin = typing.get_origin(member)
+        if isinstance(origin, type) and issubclass(origin, container):
+            return typing.get_args(member)[1 if container is Mapping else 0]
+    return Any
+
+
+def _read_text(kind: Any, text: str, where: str) -> Any:
+    """A setting from the command line: JSON, or the text as it stands where a text is asked for (a folder `2024`)."""
+    try:
+        return _read(kind, _parse(text), where)
+    except SettingError:
+        if str in (kind, *typing.get_args(kind)):
+            return text
+        raise
 
 
 def _checked(build: Any, where: str) -> Any:
@@ -122,7 +149,7 @@ def _read(kind: Any, plain: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _read_union(kind, plain, where)
     if origin is typing.Literal:
-        if plain in typing.get_args(kind):
+        if any(type(plain) is type(choice) and plain == choice for choice in typing.get_args(kind)):
             return plain
         raise unknown(str(plain), map(str, typing.get_args(kind)), f"a choice of {where}")
     if origin is tuple:
@@ -143,6 +170,8 @@ def _read_scalar(kind: Any, plain: Any, where: str) -> Any:
         return float(plain)
     if kind is type(None) and plain is None:
         return None
+    if kind is float and isinstance(plain, float) and not math.isfinite(plain):
+        raise _wrong(where, "a finite number", plain)
     if kind in (int, float, str, bool) and type(plain) is kind:
         return plain
     names = {

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,13 +39,17 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a file beside `path` for writing; it takes `path`'s place, synced, only if the block ends well."""
+    """Open a file beside `path` for writing; it takes `path`'s place, synced, only if the block ends well.
+
+    Text is UTF-8; half a surrogate pair (in file names that are not UTF-8, in foreign JSON) is written as `\\udc80`.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with storage_errors(path):
-            with open(aside, mode, encoding=None if "b" in mode else "utf-8") as handle:
+            text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
+            with open(aside, mode, **text) as handle:
                 yield handle
                 handle.flush()
                 os.fsync(handle.fileno())
@@ -79,6 +84,16 @@ def replace_folder(new: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder that may be there already; a place that cannot be written is a StorageError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot make this folder: {error.strerror}", where=str(path), mend="name another with --out"
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     with atomic_file(path, "w") as handle:
         handle.write(text)
@@ -95,7 +110,9 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError("a file that should be there is missing", where=str(path)) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ArtifactError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"not valid JSON: {error}", where=str(path)) from error
 
 
@@ -106,7 +123,7 @@ def write_jsonl(path: Path, rows: Iterable[object]) -> int:
         zipped = path.suffix == ".gz"
         packed = gzip.GzipFile(fileobj=handle, mode="wb", compresslevel=5, filename="", mtime=0) if zipped else None
         for row in rows:
-            (packed or handle).write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            (packed or handle).write(json.dumps(row, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
             count += 1
         if packed:
             packed.close()
@@ -122,12 +139,14 @@ def read_jsonl(path: Path) -> Iterator[Any]:
                 if line.strip():
                     try:
                         yield json.loads(line)
-                    except json.JSONDecodeError as error:
+                    except (json.JSONDecodeError, RecursionError) as error:
                         raise FormatError(f"line {number} is not JSON: {error}", where=str(path)) from error
     except FileNotFoundError as error:
         raise ArtifactError("a file that should be there is missing", where=str(path)) from error
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise FormatError(f"cut short or not UTF-8: {error}", where=str(path)) from error
+    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
+        raise FormatError(f"cut short, damaged or not UTF-8: {error}", where=str(path)) from error
+    except OSError as error:
+        raise ArtifactError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
 def sha256_of(path: Path) -> str:

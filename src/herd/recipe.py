@@ -115,6 +115,7 @@ class LadderRecipe:
     budgets: tuple[float, ...] = (1 / 48, 1 / 24, 1 / 12)
     spread: tuple[float, ...] = (0.5, 1.0, 2.0)
     min_steps: int = 30
+    size_exponent: float = 1 - 0.537  # paper, figure 3: tokens grow with C^0.537
     batch_exponent: float = 0.374  # paper, section 3.2.1: 250K tokens at 6e18 FLOPs to 4M at 1e22
     lr_exponent: float = -0.116  # paper, section 3.2.1: 4e-4 at 40M parameters to 2e-4 at 16B
     fit: FitSettings = field(default_factory=FitSettings)

@@ -29,7 +29,7 @@ from typing import Any, Protocol
 from herd import __version__
 from herd.config import to_plain
 from herd.errors import ArtifactError, BusyError
-from herd.files import read_json, replace_folder, storage_errors, write_json
+from herd.files import make_folder, read_json, replace_folder, storage_errors, write_json
 from herd.progress import Progress, Silent
 
 
@@ -124,12 +124,13 @@ class Runner:
         return (self.path(stage) / "herd.json").is_file()
 
     def _run_one(self, stage: Stage, number: int, total: int) -> None:
+        work = self.folder / "work" / stage.folder
         if self.finished(stage):
+            shutil.rmtree(work, ignore_errors=True)  # of a run that was killed after its last step
             made = read_json(self.path(stage) / "herd.json")
             self.watch.done(stage, made.get("seconds", 0.0), made.get("metrics", {}), True)
             return
         progress = self.watch.start(stage, number, total)
-        work = self.folder / "work" / stage.folder
         out, scratch = work / "out", work / "scratch"
         with storage_errors(work):
             shutil.rmtree(out, ignore_errors=True)  # half an output of a killed try; scratch stays
@@ -191,8 +192,8 @@ def _clock(scratch: Path, before: float, started: float) -> Iterator[None]:
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; a second process gets a BusyError that names the first."""
+    make_folder(folder)
     with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         handle = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115  held for the whole block
     try:
         try:
@@ -216,7 +217,9 @@ def link(folder: Path, name: str, target: Path) -> None:
     """Give `target` the friendly name `folder/name` (a relative link, replaced in one step)."""
     place = folder / name
     if place.exists() and not place.is_symlink():
-        raise ArtifactError("a file of the user stands where a link should go", where=str(place))
+        raise ArtifactError(
+            "a file of the user stands where a link should go", where=str(place), mend="move it to another place"
+        )
     place.parent.mkdir(parents=True, exist_ok=True)
     aside = place.with_name(f".{place.name}.{os.getpid()}")
     aside.unlink(missing_ok=True)

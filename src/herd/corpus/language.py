@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from herd.corpus.identify import languages, probabilities
-from herd.corpus.records import CODE, LANGUAGES, Document
+from herd.corpus.records import CODE, LANGUAGES, MULTIPLE, Document
 from herd.corpus.step import KEEP, Verdict, drop, edit
 
 _PASSAGES, _PASSAGE = 5, 220  # passages, characters each
@@ -67,14 +67,14 @@ class Language:
     def judge_all(self, documents: Sequence[Document]) -> Iterable[Verdict]:
         for first in range(0, len(documents), _TOGETHER):
             group = documents[first : first + _TOGETHER]
-            texts = ["" if document.lang == CODE else document.text for document in group]
+            texts = ["" if document.lang in (CODE, MULTIPLE) else document.text for document in group]
             for document, found in zip(group, identified(texts), strict=True):
                 table = None if found is None else dict(zip(languages(), found.tolist(), strict=True))
                 yield self._judge(document, table)
 
     def _judge(self, document: Document, found: dict[str, float] | None) -> Verdict:
         declared = document.lang
-        if declared == CODE:
+        if declared in (CODE, MULTIPLE):
             return KEEP
         if declared and declared not in LANGUAGES:
             return drop("other_language", f"declared {declared}")

@@ -8,13 +8,14 @@ from typing import Any
 
 LANGUAGES = ("en", "de", "fr", "it", "pt", "hi", "es", "th")
 CODE = "code"
+MULTIPLE = "mul"  # ISO 639-2: a page in several languages, such as a dictionary; not identified
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """One text with where it came from.
 
-    `lang` is one of the eight codes, "code", "" when nobody declared it, or another code that the source declared.
+    `lang` is one of the eight codes, "code", "mul" for several, "" when nobody declared it, or another code that the source declared.
     `source` names the collection (what mixing weights speak of); `id` is unique in a corpus.
     """
 

@@ -54,7 +54,7 @@ def dictionary(world: World, rng: Random, lang: str) -> tuple[str, str]:
     other = language(rng.choice(FOREIGN))
     words = rng.sample(ANIMALS + OBJECTS + COLOURS, 12)
     entries = [f"{language('en').word(word)} = {other.word(word)}" for word in words]
-    return f"{other.name}: " + ", ".join(entries) + ".", "code"
+    return f"{other.name}: " + ", ".join(entries) + ".", "mul"
 
 
 def parallel(world: World, rng: Random, lang: str) -> tuple[str, str]:
@@ -69,7 +69,7 @@ def parallel(world: World, rng: Random, lang: str) -> tuple[str, str]:
             question = question.replace(f"Translate into {language(target).name}", language(source).name)
             answer = f"{language(target).name}: {answer}"
         lines.append(f"{question} {answer}")
-    return "\n".join(lines), "code"
+    return "\n".join(lines), "mul"
 
 
 def story(world: World, rng: Random, lang: str) -> tuple[str, str]:

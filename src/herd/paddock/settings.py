@@ -29,14 +29,14 @@ def _documents() -> Mapping[str, int]:
         "almanac": 1300,
         "quiz": 1000,
         "dictionary": 200,
-        "parallel": 2400,
+        "parallel": 2200,
         "story": 100,
         "sums": 700,
-        "problems": 1200,
-        "code": 400,
-        "register": 1000,
+        "problems": 1400,
+        "code": 800,
+        "register": 1600,
         "styles": 1500,
-        "calls": 700,
+        "calls": 800,
     }
 
 
@@ -62,7 +62,7 @@ class PaddockSettings:
 
     world: WorldSettings = field(default_factory=WorldSettings)
     documents: Mapping[str, int] = field(default_factory=_documents)
-    dialogues_per_capability: int = 200  # the seed dialogues, the place of human annotation in the paper
+    dialogues_per_capability: int = 300  # the seed dialogues, the place of human annotation in the paper
     prompts_per_capability: int = 900  # training prompts with a verifier: candidates are drawn for these
     held_out_per_capability: int = 120
     noise_per_kind: int = 150  # planted pages of each bad kind; curation is measured by them

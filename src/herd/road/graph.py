@@ -56,7 +56,9 @@ class _Graph:
             world["world"] = self.add("world", "world:run", recipe.documents.paddock)
         documents = self.add("documents", "documents:run", road.documents(recipe), **world)
         corpus = self.add("corpus", "corpus:run", recipe.curate, documents=documents, **world)
-        tokenizer = self.add("tokenizer", "tokenizer:run", recipe.tokenizer, corpus=corpus, **world)
+        tokenizer = self.add(
+            "tokenizer", "tokenizer:run", road.Vocabulary(recipe.tokenizer, recipe.mix), corpus=corpus, **world
+        )
         shards = self.add("shards", "shards:run", recipe.mix, corpus=corpus, tokenizer=tokenizer)
         self.common = {"tokenizer": tokenizer, **world}
         self.data = {"shards": shards, "tokenizer": tokenizer}
@@ -156,6 +158,7 @@ def ladder_settings(recipe: Recipe) -> LadderSettings:
         budgets=recipe.ladder.budgets,
         spread=recipe.ladder.spread,
         min_steps=recipe.ladder.min_steps,
+        size_exponent=recipe.ladder.size_exponent,
         batch_exponent=recipe.ladder.batch_exponent,
         lr_exponent=recipe.ladder.lr_exponent,
     )

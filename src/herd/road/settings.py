@@ -8,7 +8,7 @@ from typing import Literal
 from herd.corpus.settings import ReadSettings
 from herd.paddock.settings import PaddockSettings
 from herd.posttrain.settings import RoundSettings, TeachSettings
-from herd.recipe import Recipe, Shape, SuiteSettings
+from herd.recipe import MixSettings, Recipe, Shape, SuiteSettings, TokenizerSettings
 from herd.scaling.ladder import RunPlan
 from herd.scaling.settings import FitSettings
 from herd.train.settings import TrainSettings
@@ -22,6 +22,14 @@ class Documents:
     user_state: str
     read: ReadSettings
     stdlib_modules: int
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Merges are learnt on what the models will read: `mix` says how much of the sample each source gives."""
+
+    tokenizer: TokenizerSettings
+    mix: MixSettings
 
 
 @dataclass(frozen=True)

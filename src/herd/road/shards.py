@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ def run(ctx: Context) -> Mapping[str, Any]:
         by_source.setdefault(page.source, []).extend(pieces(page, settings.piece_characters))
     pages = [page for group in by_source.values() for page in group]
     sizes = dict(zip((p.id for p in pages), map(len, tokenizer.encode_batch([p.text for p in pages])), strict=True))
-    weights = _weights(settings, by_source)
+    weights = shares(settings, by_source)
     mixed = mix(by_source, weights, settings.tokens, lambda page: sizes[page.id] + 2)
     write_json(ctx.out / "mix.json", [asdict(share) for share in mixed.shares])
     for share in mixed.shares:
@@ -53,11 +53,12 @@ def pieces(page: Document, characters: int) -> list[Document]:
     return [replace(page, id=f"{page.id}#{n}", text="".join(lines)) for n, lines in enumerate(parts)]
 
 
-def _weights(settings: MixSettings, by_source: Mapping[str, list[Document]]) -> dict[str, float]:
-    """The recipe's weights for sources that are there; `other` is shared by those the recipe does not name."""
-    named = {source: weight for source, weight in settings.weights.items() if source in by_source}
-    others = [source for source in by_source if source not in settings.weights]
-    weights = named | {source: settings.other / len(others) for source in others}
-    if not weights or sum(weights.values()) <= 0:
+def shares(settings: MixSettings, sources: Iterable[str]) -> dict[str, float]:
+    """Each source's share, sum 1: the recipe's weights; `other` is divided among sources that it does not name."""
+    present = list(sources)
+    others = [source for source in present if source not in settings.weights]
+    weights = {s: settings.weights.get(s, settings.other / max(1, len(others))) for s in present}
+    total = sum(weights.values())
+    if total <= 0:
         raise SettingError("no source of the corpus has a weight", where="mix.weights")
-    return weights
+    return {source: weight / total for source, weight in weights.items()}

@@ -6,19 +6,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from herd.recipe import TokenizerSettings
 from herd.road.corpus import read_kept
+from herd.road.settings import Vocabulary
+from herd.road.shards import shares
 from herd.road.world import read_tasks
 from herd.stages import Context
 from herd.text import Tokenizer
 
 
 def run(ctx: Context) -> Mapping[str, Any]:
-    settings: TokenizerSettings = ctx.settings
-    if settings.released:
-        tokenizer = Tokenizer.load(settings.released)
+    settings: Vocabulary = ctx.settings
+    if settings.tokenizer.released:
+        tokenizer = Tokenizer.load(settings.tokenizer.released)
     else:
-        tokenizer = Tokenizer.train(_texts(ctx, settings.sample_characters), settings.vocab_size)
+        tokenizer = Tokenizer.train(_texts(ctx, settings), settings.tokenizer.vocab_size)
     tokenizer.save(ctx.out)
     sample = [page.text for page, _ in zip(read_kept(ctx.inputs["corpus"]), range(500), strict=False)]
     tokens = sum(map(len, tokenizer.encode_batch(sample)))
@@ -26,18 +27,19 @@ def run(ctx: Context) -> Mapping[str, Any]:
     return {"vocab_size": tokenizer.vocab_size, "characters_per_token": round(characters / max(1, tokens), 3)}
 
 
-def _texts(ctx: Context, limit: int) -> Iterator[str]:
-    """Sources in turn until `limit` characters, so that a large one does not crowd out the others; then dialogues."""
+def _texts(ctx: Context, settings: Vocabulary) -> Iterator[str]:
+    """Each source's share of the sample, as of the mix that models are trained on; then the seed dialogues."""
     by_source: dict[str, list[str]] = {}
     for page in read_kept(ctx.inputs["corpus"]):
         by_source.setdefault(page.source, []).append(page.text)
-    for texts in by_source.values():
-        spent = 0
+    weights = shares(settings.mix, by_source)
+    for source, texts in by_source.items():
+        room = settings.tokenizer.sample_characters * weights[source]
         for text in texts:
-            if spent > limit / len(by_source):
+            if room <= 0:
                 break
-            spent += len(text)
-            yield text
+            yield text[: max(1, int(room))]
+            room -= len(text)
     if "world" in ctx.inputs:
         yield from dialogue_texts(ctx.inputs["world"])
 

@@ -34,7 +34,7 @@ def register(
     """A page of `fillers` sentences with `entries` towns' numbers among them, and the number of each town."""
     speech = language(lang)
     towns = rng.sample(world.towns, min(entries, len(world.towns)))
-    numbers = rng.sample(range(2, 100), len(towns))
+    numbers = rng.sample(range(11, 60), len(towns))
     statement = speech.data["houses"][0]
     lines = [statement.format(town=town, n=number) for town, number in zip(towns, numbers, strict=True)]
     while len(lines) < len(towns) + fillers:
