@@ -111,12 +111,15 @@ def bar(done: float, total: float, width: int = 20) -> str:
 
 
 def clock(seconds: float) -> str:
-    """12.3s, 4m05s, 2h10m."""
+    """12.3s, 4m05s, 2h10m, 3.5 days, 12 years."""
     if seconds < 60:
         return f"{seconds:.1f}s"
     if seconds < 3600:
         return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
-    return f"{int(seconds) // 3600:,}h{int(seconds) % 3600 // 60:02d}m"
+    if seconds < 48 * 3600:
+        return f"{int(seconds) // 3600}h{int(seconds) % 3600 // 60:02d}m"
+    days = seconds / 86_400
+    return f"{days:,.1f} days" if days < 1000 else f"{days / 365.25:,.0f} years"
 
 
 def _is_short(value: Any) -> bool:
