@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+from herd.config import from_plain
 from herd.errors import InputError
+from herd.files import read_json, read_jsonl
+from herd.recipe import SuiteSettings
 
 
 def evaluate(model_folder: Path, tasks_file: Path | None, out: Path | None) -> int:
@@ -13,16 +16,14 @@ def evaluate(model_folder: Path, tasks_file: Path | None, out: Path | None) -> i
     from rich.table import Table
 
     from herd.evaluate.harness import RunInfo, save_results
-    from herd.files import read_jsonl
     from herd.paddock import task_from_dict
-    from herd.recipe import SuiteSettings
     from herd.road.means import scores
     from herd.text import Tokenizer
     from herd.weights.hf import load_model
 
-    path = tasks_file or _suite_of(model_folder)
+    path, settings = (tasks_file, SuiteSettings()) if tasks_file else _asked_before(model_folder)
     tasks = [task_from_dict(row) for row in read_jsonl(path)]
-    result = scores(load_model(model_folder), Tokenizer.load(model_folder), tasks, SuiteSettings())
+    result = scores(load_model(model_folder), Tokenizer.load(model_folder), tasks, settings)
     table = Table(title=f"{model_folder} on {path}")
     for name in ("capability", "score", "95 % interval", "items"):
         table.add_column(name, justify="left" if name == "capability" else "right")
@@ -36,12 +37,21 @@ def evaluate(model_folder: Path, tasks_file: Path | None, out: Path | None) -> i
     return 0
 
 
-def _suite_of(model_folder: Path) -> Path:
-    """The held-out suite of the run that made the model: its world stands beside the model's stage."""
-    stages = model_folder.resolve().parent
-    found = sorted(stages.glob("world-*/suite.jsonl"), key=lambda path: path.stat().st_mtime)
-    if not found:
+def _asked_before(model_folder: Path) -> tuple[Path, SuiteSettings]:
+    """The suite and the settings with which its own run scored the model; any suite of that run where it did not."""
+    model = model_folder.resolve()
+    for file in sorted(model.parent.glob("scores-*/herd.json"), key=_age):
+        made = read_json(file)
+        if made["inputs"].get("model") == model.name:
+            suite = model.parent / made["inputs"]["world"] / "suite.jsonl"
+            return suite, from_plain(SuiteSettings, made["settings"], str(file))
+    worlds = sorted(model.parent.glob("world-*/suite.jsonl"), key=_age)
+    if not worlds:
         raise InputError(
             "no suite is known for this model", where=str(model_folder), mend="name one with --tasks FILE.jsonl"
         )
-    return found[-1]
+    return worlds[0], SuiteSettings()
+
+
+def _age(path: Path) -> float:
+    return -path.stat().st_mtime
