@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from road_commands import COMMAND, contents, stages, succeed
+from road_commands import COMMAND, contents, herd, stages, succeed
 
 from herd.weights.hf import load_model
 
@@ -71,11 +71,23 @@ def test_the_forecast_was_made_before_the_flagship_was_trained(pico: tuple[Path,
 
 def test_the_same_command_again_does_nothing(run: Path) -> None:
     before = contents(run)
+    left = run / "work" / stages(run)["flagship-base"].name / "scratch"  # by a kill just after the output was whole
+    left.mkdir(parents=True)
     told = succeed("raise", "pico", "--out", run, *ONE_THREAD)
     n_stages = len(stages(run))
     assert f"{n_stages} stages found done" in told
     after = contents(run)
     assert {name for name in before | after if before.get(name) != after.get(name)} <= {".lock"}
+    assert not list((run / "work").iterdir())
+
+
+def test_a_file_where_the_run_should_live_is_an_error_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    done = herd("raise", "pico", "--out", tmp_path / "taken")
+    assert done.returncode == 6
+    assert "cannot make this folder" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert (tmp_path / "taken").read_text() == "mine"
 
 
 def test_the_saved_recipe_is_the_run(run: Path) -> None:
@@ -164,11 +176,12 @@ def chat(folder: Path, lines: str) -> str:
 
 
 def test_lines_piped_into_chat_are_answered(pico: tuple[Path, str]) -> None:
-    question = "Hello, where is the mill?\n"
-    once, twice = chat(pico[0] / "small", question), chat(pico[0] / "small", question + question)
-    assert once.strip()
-    assert twice.startswith(once)  # the same seed and lines, the same answer
-    assert len(twice) > len(once)
+    questions = "Hello, where is the mill?\n" * 3
+    few, more = chat(pico[0] / "small", questions), chat(pico[0] / "small", questions + "And the bridge?\n/help\n")
+    assert few.strip()
+    assert more.startswith(few)  # the same seed and lines, the same answers
+    assert "/reset" not in few
+    assert "/reset" in more
 
 
 @pytest.mark.parametrize("name", ["round-2", "flagship-base"])
