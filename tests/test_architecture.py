@@ -39,10 +39,12 @@ def imported_rooms(path: Path) -> list[tuple[str, int]]:
     """(room, line) of every import of herd in a file, those inside functions too."""
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, f"{path}:{node.lineno} imports relatively; say the whole name"
             names = [f"herd.{alias.name}" for alias in node.names] if node.module == "herd" else [node.module or ""]
         found += [(name.split(".")[1], node.lineno) for name in names if name.startswith("herd.")]

@@ -48,8 +48,8 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with storage_errors(path):
-            text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
-            with open(aside, mode, **text) as handle:
+            encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
+            with open(aside, mode, encoding=encoding, errors=errors) as handle:
                 yield handle
                 handle.flush()
                 os.fsync(handle.fileno())
