@@ -23,9 +23,8 @@ def show(recipe: Recipe, herd: Herd, folder: Path) -> None:
     print(f"{recipe.name}: {recipe.about}")
     if recipe.needs:
         print(f"needs {recipe.needs}")
-    print(
-        f"flagship {config.parameters():,} parameters in {config.tensors()} tensors, {recipe.flagship.tokens():,} tokens"
-    )
+    size = f"{config.parameters():,} parameters in {config.tensors()} tensors"
+    print(f"flagship {size}, {recipe.flagship.tokens():,} tokens")
     print(f"this machine multiplies matrices at {rate / 1e9:,.0f} GFLOP/s; times assume {_CPU_SHARE:.0%} of it\n")
     print(f"{'stage':<26} {'tokens':>20} {'FLOPs':>9} {'time':>12}  reads")
     total = 0.0

@@ -15,7 +15,8 @@ MULTIPLE = "mul"  # ISO 639-2: a page in several languages, such as a dictionary
 class Document:
     """One text with where it came from.
 
-    `lang` is one of the eight codes, "code", "mul" for several, "" when nobody declared it, or another code that the source declared.
+    `lang` is one of the eight codes, "code", "mul" for several, "" when nobody declared it, or another code that the
+    source declared.
     `source` names the collection (what mixing weights speak of); `id` is unique in a corpus.
     """
 
