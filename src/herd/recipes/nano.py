@@ -112,7 +112,7 @@ def nano() -> Recipe:
         ),
         posttrain=PosttrainRecipe(
             start=training(350, 1.5e-3),
-            rounds=(one_round(1, 450, 2600, 1.0), one_round(2, 450, 2600, 0.8)),
+            rounds=(one_round(1, 450, 2600, 1.0), one_round(2, 450, 2600, 0.8), one_round(3, 500, 2600, 0.8)),
         ),
         documents=DocumentSettings(stdlib_modules=40, paddock=PaddockSettings()),
         tokenizer=TokenizerSettings(vocab_size=3072),

@@ -133,8 +133,10 @@ class _Graph:
         start = self.add("small-start", "start:run", recipe.small.start, base=base, **self.common)
         for kind in ("alone", "taught"):
             settings = road.TeachOf(kind, recipe.small.teach, recipe.suite)
-            rounds = {stage.name: stage for stage in self.stages if stage.name.startswith("round-")}
-            inputs = {"student": start, "teacher": flagship, **self.common, **(rounds if kind == "taught" else {})}
+            inputs = {"student": start, **self.common}
+            if kind == "taught":
+                rounds = {stage.name: stage for stage in self.stages if stage.name.startswith("round-")}
+                inputs |= {"teacher": flagship, **rounds}
             stage = self.add(f"small-{kind}", "teach:run", settings, **inputs)
             self.score(f"small-{kind}", stage)
         self.names["small"] = stage

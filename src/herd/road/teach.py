@@ -27,7 +27,7 @@ def run(ctx: Context) -> Mapping[str, Any]:
     rounds = [ctx.inputs[name] for name in sorted(ctx.inputs) if name.startswith("round-")]
     inputs = TeachInputs(
         student=load_model(ctx.inputs["student"]),
-        teacher=load_model(ctx.inputs["teacher"]),
+        teacher=load_model(ctx.inputs["teacher" if settings.kind == "taught" else "student"]),
         tasks=read_tasks(world, "prompts"),
         seed_dialogues=dialogues(read_tasks(world, "seed")),
         means=means(tokenizer, settings.suite),
