@@ -84,7 +84,7 @@ def unknown(name: str, known: Iterable[str], what: str) -> SettingError:
 def _parse(text: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, a thousand brackets
         return text
 
 
@@ -94,7 +94,7 @@ def _replace(kind: Any, value: Any, path: list[str], text: str, full: str) -> An
         return _read_text(kind, text, full)
     head, rest = path[0], path[1:]
     if isinstance(value, tuple):
-        if not head.isdigit() or int(head) >= len(value):
+        if not head.isdecimal() or int(head) >= len(value):
             raise SettingError(f"there is no number {head} in a list of {len(value)}, counted from 0", where=full)
         items = list(value)
         items[int(head)] = _replace(_item(kind, tuple), items[int(head)], rest, text, full)
@@ -125,7 +125,8 @@ def _read_text(kind: Any, text: str, where: str) -> Any:
     try:
         return _read(kind, _parse(text), where)
     except SettingError:
-        if str in (kind, *typing.get_args(kind)):
+        union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+        if str in (typing.get_args(kind) if union else (kind,)):
             return text
         raise
 

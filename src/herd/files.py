@@ -112,7 +112,7 @@ def read_json(path: Path) -> Any:
         raise ArtifactError("a file that should be there is missing", where=str(path)) from error
     except OSError as error:
         raise ArtifactError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or numbers and brackets beyond Python's limits
         raise FormatError(f"not valid JSON: {error}", where=str(path)) from error
 
 
@@ -139,7 +139,7 @@ def read_jsonl(path: Path) -> Iterator[Any]:
                 if line.strip():
                     try:
                         yield json.loads(line)
-                    except (json.JSONDecodeError, RecursionError) as error:
+                    except (ValueError, RecursionError) as error:
                         raise FormatError(f"line {number} is not JSON: {error}", where=str(path)) from error
     except FileNotFoundError as error:
         raise ArtifactError("a file that should be there is missing", where=str(path)) from error
