@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from herd.commands.watch import Terminal, clock
 from herd.config import override, save, to_plain
-from herd.errors import InputError, SettingError
+from herd.errors import ArtifactError, FormatError, SettingError
 from herd.files import read_json
 from herd.recipe import Recipe
 from herd.recipes import find
@@ -22,11 +23,12 @@ def resolve(name: str, assignments: Sequence[str], documents: str) -> Recipe:
     """The recipe by name or file, with the command line's settings and documents in it."""
     recipe = find(name)
     if documents:
-        if not Path(documents).exists():
-            raise InputError("there is no such file or folder of documents", where=documents)
         user = str(Path(documents).resolve())
         recipe = replace(recipe, documents=replace(recipe.documents, user=user))
-    return override(recipe, assignments)
+    recipe = override(recipe, assignments)
+    if recipe.threads < 0:
+        raise SettingError(f"threads is {recipe.threads}", where="threads", mend="give a count, or 0 for every core")
+    return recipe
 
 
 def raise_herd(name: str, *, assignments: Sequence[str], documents: str, out: str, dry_run: bool) -> int:
@@ -44,16 +46,29 @@ def raise_herd(name: str, *, assignments: Sequence[str], documents: str, out: st
             mend=f"look at it with: herd raise {name} --dry-run; on a laptop raise 'nano'",
         )
     _prepare_threads(recipe.threads)
-    folder.mkdir(parents=True, exist_ok=True)
     watch = Terminal()
     runner = Runner(folder, watch)
-    try:
-        runner.run(herd.stages, prepare=lambda: save(folder / "recipe.json", to_plain(recipe)))
-    finally:
-        watch.close()
-    publish(herd, runner, folder)
-    _tell(herd, runner, folder)
+    with _made_anew(folder / "stages"):
+        try:
+            runner.run(herd.stages, prepare=lambda: save(folder / "recipe.json", to_plain(recipe)))
+        finally:
+            watch.close()
+        publish(herd, runner, folder)
+        _tell(herd, runner, folder)
     return 0
+
+
+@contextmanager
+def _made_anew(stages: Path) -> Iterator[None]:
+    """What is damaged inside a finished stage is mended in one way, whichever room finds it."""
+    try:
+        yield
+    except (ArtifactError, FormatError) as error:
+        place = Path(error.where)
+        if place.is_relative_to(stages) and place != stages:
+            stage = stages / place.relative_to(stages).parts[0]
+            error.mend = f"remove {stage} and run the same command again: it is made anew"
+        raise
 
 
 def publish(herd: Herd, runner: Runner, folder: Path) -> None:

@@ -5,7 +5,6 @@ On a terminal the current stage is one live line; in a file or a pipe a line app
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -23,7 +22,7 @@ _EVERY = 10.0  # seconds between lines where there is no terminal
 class Terminal:
     """The `Watch` of a run: prints a line when a stage ends, and shows the one under way."""
 
-    def __init__(self, out: TextIO = sys.stdout) -> None:
+    def __init__(self, out: TextIO | None = None) -> None:  # None: standard output as it is now, not at the import
         self.console = Console(file=out, highlight=False, soft_wrap=True)
         self.found = 0
         self.current: StageProgress | None = None
