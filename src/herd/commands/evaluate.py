@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from herd.config import from_plain
-from herd.errors import InputError
+from herd.errors import FormatError, InputError
 from herd.files import read_json, read_jsonl
+from herd.paddock import Task, task_from_dict
 from herd.recipe import SuiteSettings
 
 
@@ -16,14 +17,13 @@ def evaluate(model_folder: Path, tasks_file: Path | None, out: Path | None) -> i
     from rich.table import Table
 
     from herd.evaluate.harness import RunInfo, save_results
-    from herd.paddock import task_from_dict
     from herd.road.means import scores
     from herd.text import Tokenizer
     from herd.weights.hf import load_model
 
+    model, tokenizer = load_model(model_folder), Tokenizer.load(model_folder)
     path, settings = (tasks_file, SuiteSettings()) if tasks_file else _asked_before(model_folder)
-    tasks = [task_from_dict(row) for row in read_jsonl(path)]
-    result = scores(load_model(model_folder), Tokenizer.load(model_folder), tasks, settings)
+    result = scores(model, tokenizer, _tasks(path), settings)
     table = Table(title=f"{model_folder} on {path}")
     for name in ("capability", "score", "95 % interval", "items"):
         table.add_column(name, justify="left" if name == "capability" else "right")
@@ -35,6 +35,23 @@ def evaluate(model_folder: Path, tasks_file: Path | None, out: Path | None) -> i
     if out:
         print(save_results(out, result, RunInfo(model=str(model_folder), date=datetime.now(UTC))))
     return 0
+
+
+def _tasks(path: Path) -> list[Task]:
+    """The tasks of a file of JSON lines; a row that is none is named."""
+    tasks = []
+    for number, row in enumerate(read_jsonl(path), 1):
+        try:
+            tasks.append(task_from_dict(row))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FormatError(
+                f"task {number} is malformed: {error!r}",
+                where=str(path),
+                mend="hand in tasks as herd writes them: see suite.jsonl in the stage 'world' of a run",
+            ) from error
+    if not tasks:
+        raise InputError("the file holds no tasks", where=str(path), mend="name another with --tasks FILE.jsonl")
+    return tasks
 
 
 def _asked_before(model_folder: Path) -> tuple[Path, SuiteSettings]:
