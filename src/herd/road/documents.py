@@ -13,7 +13,6 @@ from typing import Any
 
 from herd.corpus.documents import Document, Unreadable, read_documents
 from herd.corpus.stdlib import stdlib_documents
-from herd.errors import InputError
 from herd.files import read_jsonl, write_jsonl
 from herd.road.settings import Documents
 from herd.stages import Context
@@ -54,10 +53,9 @@ def read_all(folder: Path) -> Iterator[Document]:
 
 
 def folder_state(path: str) -> str:
-    """A hash of names, sizes and modification times; raises InputError when there is nothing there."""
+    """A hash of names, sizes and modification times; InputError when nothing is there, or nothing may be entered."""
     root = Path(path)
-    if not root.exists():
-        raise InputError("there is no such file or folder of documents", where=path)
+    read_documents(root)  # refuses the path at once, with the accepted formats; reads nothing before it is iterated
     files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.is_file())
     digest = hashlib.sha256()
     for file in files:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from herd.corpus.shards import Shards
+from herd.errors import InputError
 from herd.llama.init import init_weights
 from herd.llama.model import Llama
 from herd.road.settings import Pretrain
@@ -57,6 +58,12 @@ def run(ctx: Context) -> Mapping[str, Any]:
 def validation(shards: Path, seq_len: int) -> list[Batch]:
     """Held-out rows, the same for every model of a run."""
     store = Shards.open(shards / "validation")
+    if not store.n_tokens:
+        raise InputError(
+            "no document was held out to validate on: the corpus is too small for its share",
+            where=str(shards / "validation"),
+            mend="hand in more documents, or raise mix.validation",
+        )
     rows = max(1, min(VALIDATION_ROWS, store.n_tokens // seq_len))
     return validation_batches(TokenStream(store, seq_len, 0), rows, 16)
 
