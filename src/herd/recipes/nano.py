@@ -104,7 +104,7 @@ def nano() -> Recipe:
             model=ModelRecipe(small, (training(1200, 3.5e-3, anneal=0.1),), seed=1, init_std=0.05),
             start=training(250, 2e-3),
             teach=TeachSettings(
-                sft=training(700, 2e-3),
+                sft=training(1200, 2e-3),
                 collect=rejection(2000, 0.7, seed=11),
                 draw_anew=False,  # the answers that passed in the flagship's own rounds
                 mix=MixSettings(seed=1.0, accepted=1.0),
