@@ -16,6 +16,7 @@ from herd.paddock.task import Check, Task, Verdict
 from herd.text.message import Message
 
 OK = Verdict(True, "")
+_DIGITS = 18  # longer numbers are no answer to anything asked here, and Python refuses to read the longest
 
 
 def verify(task: Task, reply: Message | str) -> Verdict:
@@ -59,13 +60,15 @@ def _exact(spec: Mapping[str, Any], text: str) -> Verdict:
 
 def _number(spec: Mapping[str, Any], text: str) -> Verdict:
     """The last number is the answer, and every worked step `a + b = c` in the reply is true."""
-    for a, sign, b, c in re.findall(r"(\d+) ([+-]) (\d+) = (\d+)", text):
-        if (int(a) + int(b) if sign == "+" else int(a) - int(b)) != int(c):
+    for a, sign, b, c in re.findall(r"(\d+) ([+-]) (\d+) = (-?\d+)", text):
+        if max(map(len, (a, b, c))) > _DIGITS or (int(a) + int(b) if sign == "+" else int(a) - int(b)) != int(c):
             return Verdict(False, "a worked step is false")
-    numbers = re.findall(r"\d+", text)
+    numbers = re.findall(r"(?:(?<!\w)-)?\d+(?:[.,]\d+)*", text)
     if not numbers:
         return Verdict(False, "no number")
-    return OK if int(numbers[-1]) == spec["expected"] else Verdict(False, "another number")
+    last = numbers[-1]
+    whole = last.removeprefix("-").isdecimal() and len(last) <= _DIGITS
+    return OK if whole and int(last) == spec["expected"] else Verdict(False, "another number")
 
 
 def _call(spec: Mapping[str, Any], message: Message) -> Verdict:
@@ -80,7 +83,8 @@ def _call(spec: Mapping[str, Any], message: Message) -> Verdict:
 def _python(spec: Mapping[str, Any], text: str) -> Verdict:
     for arguments, expected in spec["cases"]:
         try:
-            if run_function(text, spec["name"], list(arguments)) != expected:
+            found = run_function(text, spec["name"], list(arguments))
+            if type(found) is not type(expected) or found != expected:
                 return Verdict(False, "a test case fails")
         except NotAllowed as error:
             return Verdict(False, f"code: {error}")
@@ -92,11 +96,12 @@ def _upper(spec: Mapping[str, Any], text: str) -> Verdict:
 
 
 def _prefix(spec: Mapping[str, Any], text: str) -> Verdict:
-    return _contains(spec, text) if text.startswith(spec["word"]) else Verdict(False, "does not begin as asked")
+    begins = re.match(rf"{re.escape(spec['word'])}(?!\w)", text)
+    return _contains(spec, text) if begins else Verdict(False, "does not begin as asked")
 
 
 def _suffix(spec: Mapping[str, Any], text: str) -> Verdict:
-    ends = text.rstrip(".।! ").endswith(spec["word"])
+    ends = re.search(rf"(?<!\w){re.escape(spec['word'])}[.।! ]*$", text)
     return _contains(spec, text) if ends else Verdict(False, "does not end as asked")
 
 
@@ -108,7 +113,7 @@ def _one_word(spec: Mapping[str, Any], text: str) -> Verdict:
 def _json(spec: Mapping[str, Any], text: str) -> Verdict:
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # JSON's own error, and numbers of thousands of digits
         return Verdict(False, "not JSON")
     if not isinstance(value, dict) or not isinstance(value.get("answer"), str):
         return Verdict(False, "JSON without an answer")

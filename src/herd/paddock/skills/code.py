@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from herd.paddock.interpreter import run_function
 from herd.paddock.skills.draft import Draft, ask
@@ -26,6 +27,7 @@ LIST_OPS = (
     ("gives the first of x", "x[0]"),
     ("gives the last of x", "x[-1]"),
 )
+NUMBERS = [*range(11), 25]  # both sides of every bound that a comparison may have
 NAMES = ("f", "g", "h", "run", "make", "calc", "step", "apply")
 
 
@@ -36,10 +38,10 @@ def draw(world: World, rng: random.Random, lang: str) -> Draft:
         return _list_task(rng, name)
     if rng.random() < 0.5:
         words, body = _number_op(rng, "x", rng.randrange(len(NUMBER_OPS)))
-        return _task(name, [words], body, [3, 10, 25])
+        return _task(name, [words], body, NUMBERS)
     first, inner = _number_op(rng, "x", rng.randrange(3))
     second, outer = _number_op(rng, f"({inner})", rng.randrange(3))
-    return _task(name, [first, f"then {_about_it(second)}"], outer, [3, 10, 25])
+    return _task(name, [first, f"then {_about_it(second)}"], outer, [3, 10, 25])  # a line is known by two points
 
 
 def _about_it(words: str) -> str:
@@ -62,7 +64,7 @@ def _list_task(rng: random.Random, name: str) -> Draft:
     return _task(name, [words, f"plus {n}"], f"{body} + {n}", inputs)
 
 
-def _task(name: str, steps: list[str], body: str, inputs: list[object]) -> Draft:
+def _task(name: str, steps: list[str], body: str, inputs: Sequence[object]) -> Draft:
     """A held-out first step holds out every longer task that begins with it: its words would be shown there."""
     source = f"def {name}(x):\n    return {body}"
     cases = [[[value], run_function(source, name, [value])] for value in inputs]
