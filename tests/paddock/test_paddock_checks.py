@@ -89,7 +89,14 @@ def test_wrong_numbers_and_wrong_steps_fail() -> None:
         expected, text = task.check.spec["expected"], task.answer.content
         start = text.rindex(str(expected))
         before, after = text[:start], text[start + len(str(expected)) :]
-        for wrong in (str(expected + 1), f"{expected}7", f"-{expected + 1}", f"{expected}.5", f"0,{expected}", "9" * 5000):
+        for wrong in (
+            str(expected + 1),
+            f"{expected}7",
+            f"-{expected + 1}",
+            f"{expected}.5",
+            f"0,{expected}",
+            "9" * 5000,
+        ):
             assert not verify(task, f"{before}{wrong}{after}").ok, wrong
         assert not verify(task, f"{text} 77").ok
         if found := re.search(r"= (\d+)", text):
