@@ -60,7 +60,7 @@ def _exact(spec: Mapping[str, Any], text: str) -> Verdict:
 
 def _number(spec: Mapping[str, Any], text: str) -> Verdict:
     """The last number is the answer, and every worked step `a + b = c` in the reply is true."""
-    for a, sign, b, c in re.findall(r"(\d+) ([+-]) (\d+) = (-?\d+)", text):
+    for a, sign, b, c in re.findall(r"(?<!\d)(\d+) ([+-]) (\d+) = (-?\d+)", text):
         if max(map(len, (a, b, c))) > _DIGITS or (int(a) + int(b) if sign == "+" else int(a) - int(b)) != int(c):
             return Verdict(False, "a worked step is false")
     numbers = re.findall(r"(?:(?<!\w)-)?\d+(?:[.,]\d+)*", text)
