@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,8 +44,8 @@ class Stage:
     inputs: Mapping[str, Stage] = field(default_factory=dict)
     version: int = 1  # raise it when the function's output changes for the same settings
 
-    @property
-    def key(self) -> str:
+    @cached_property
+    def key(self) -> str:  # cached: a graph has many ways to the same input
         parts = {
             "run": self.run,
             "version": self.version,
