@@ -28,7 +28,7 @@ class DocumentSettings:
     read: ReadSettings = field(default_factory=ReadSettings)
     stdlib_modules: int = 60  # of Python's own documentation and source; 0 leaves it out
     paddock: PaddockSettings | None = field(default_factory=PaddockSettings)
-    hub: tuple[str, ...] = ()  # datasets of the Hugging Face hub, by name; read by `herd pull` before the run
+    hub: tuple[str, ...] = ()  # datasets of the Hugging Face hub, by name; named for planning, not read yet
 
 
 @dataclass(frozen=True)

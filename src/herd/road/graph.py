@@ -10,7 +10,6 @@ The forecast stands before the flagship in this order and reads nothing of it: t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from herd.recipe import ModelRecipe, Recipe
@@ -164,8 +163,3 @@ def ladder_settings(recipe: Recipe) -> LadderSettings:
         batch_exponent=recipe.ladder.batch_exponent,
         lr_exponent=recipe.ladder.lr_exponent,
     )
-
-
-def models(herd: Herd) -> Iterator[tuple[str, Stage]]:
-    """Friendly names and the stages they stand for."""
-    yield from herd.names.items()

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from herd.corpus.settings import ReadSettings
-from herd.paddock.settings import PaddockSettings
 from herd.posttrain.settings import RoundSettings, TeachSettings
 from herd.recipe import MixSettings, Recipe, Shape, SuiteSettings, TokenizerSettings
 from herd.scaling.ladder import RunPlan
@@ -83,10 +82,6 @@ def documents(recipe: Recipe) -> Documents:
     settings = recipe.documents
     state = folder_state(settings.user) if settings.user else ""
     return Documents(settings.user, state, settings.read, settings.stdlib_modules)
-
-
-def world_of(recipe: Recipe) -> PaddockSettings | None:
-    return recipe.documents.paddock
 
 
 def flagship_size(recipe: Recipe) -> FlagshipSize:
