@@ -43,9 +43,8 @@ class LaneRunner(Runner):
         self.threads = max(1, threads)
 
     def run_group(self, group: Sequence[Numbered], total: int) -> None:
-        open_ones = [one for one in group if not self.finished(one.stage)]
-        super().run_group([one for one in group if one not in open_ones or one.stage.at_once < 2], total)
-        waiting = [one for one in open_ones if one.stage.at_once > 1]
+        waiting = [one for one in group if one.stage.at_once > 1 and not self.finished(one.stage)]
+        super().run_group([one for one in group if one not in waiting], total)
         if waiting:
             at_once = waiting[0].stage.at_once
             share, count = max(1, self.threads // at_once), min(at_once, self.threads, len(waiting))

@@ -12,8 +12,8 @@ from herd.llama.init import init_weights
 from herd.llama.model import Llama
 from herd.weights.fp8 import dequantize
 from herd.weights.hf import load_model, save_model
-from herd.weights.registry import open_model
 from herd.weights.stored import FP8, scale_name
+from stored_models import same, tensors
 
 CONFIG = LlamaConfig(61, 32, 4, 4, 2, 64, max_seq_len=128)
 
@@ -24,18 +24,6 @@ def folder(tmp_path):
     init_weights(model, 3)
     save_model(tmp_path / "bf16", model, CONFIG, herd={"made_by": "test"})
     return tmp_path / "bf16"
-
-
-def tensors(path):
-    return {name: entry.values().clone() for name, entry in open_model(path).tensors.items()}
-
-
-def bits(tensor):
-    return tensor.contiguous().view(torch.uint8)
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(bits(first[name]), bits(second[name])) for name in first)
 
 
 def test_to_fp8_and_back(tmp_path, folder):

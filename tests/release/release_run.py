@@ -13,7 +13,7 @@ from herd.evaluate.suite import Item, SuiteResult
 from herd.files import read_json, write_json
 from herd.generate.protocol import Sampling
 
-WHERE = "/home/someone/secret/texts"
+WHERE = "/secret/place/of/texts"
 
 
 def stage(runs: Path, name: str, inputs: dict[str, str] | None = None, **more: Any) -> Path:

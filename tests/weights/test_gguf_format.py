@@ -17,8 +17,6 @@ from hypothesis import strategies as st
 from herd.cli import main
 from herd.errors import ArtifactError, FormatError, HerdError, MissingExtraError, SettingError
 from herd.llama.config import LlamaConfig, RopeScaling, llama31_8b
-from herd.llama.init import init_weights
-from herd.llama.model import Llama
 from herd.llama.rope import inverse_frequencies
 from herd.text.tokenizer import Tokenizer
 from herd.weights import gguf_library
@@ -29,6 +27,7 @@ from herd.weights.gguf_header import read_header
 from herd.weights.gguf_metadata import ROPE, from_metadata, names, rope_factors, to_metadata
 from herd.weights.hf import load_model, save_model
 from herd.weights.registry import detect, open_model
+from stored_models import make_model, same, tensors
 
 TEXTS = ["Once upon a time there was a mill. Grüezi, 12,345 ça va? " * 8]
 
@@ -42,31 +41,11 @@ def config_for(tokenizer, **changes):
     return replace(LlamaConfig(tokenizer.vocab_size, 64, 2, 8, 4, 96, max_seq_len=512), **changes)
 
 
-def make(config, seed=3):
-    model = Llama(config)
-    init_weights(model, seed)
-    with torch.no_grad():
-        for index, layer in enumerate(model.model.layers):  # norms that are all ones would hide a swap
-            layer.input_layernorm.weight.add_(0.1 * index)
-            layer.post_attention_layernorm.weight.add_(0.3)
-    return model.eval()
-
-
 @pytest.fixture
 def folder(tmp_path, tokenizer):
     config = config_for(tokenizer)
-    save_model(tmp_path / "hf", make(config), config, tokenizer=tokenizer, herd={}, instruct=True)
+    save_model(tmp_path / "hf", make_model(config), config, tokenizer=tokenizer, herd={}, instruct=True)
     return tmp_path / "hf"
-
-
-def tensors(path):
-    return {name: entry.values().clone() for name, entry in open_model(path).tensors.items()}
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(
-        first[name].dtype == second[name].dtype and torch.equal(first[name], second[name]) for name in first
-    )
 
 
 @pytest.mark.parametrize(
@@ -76,7 +55,7 @@ def same(first, second):
 )
 def test_hf_to_gguf_to_hf_is_bit_identical(tmp_path, tokenizer, changes):
     config = config_for(tokenizer, **changes)
-    save_model(tmp_path / "hf", make(config), config, tokenizer=tokenizer, herd={}, instruct=True)
+    save_model(tmp_path / "hf", make_model(config), config, tokenizer=tokenizer, herd={}, instruct=True)
     made = convert(tmp_path / "hf", tmp_path / "m.gguf", to="gguf")
     assert made.config == config
     convert(tmp_path / "m.gguf", tmp_path / "back", to="hf", options=WriteOptions("bf16"))
@@ -88,7 +67,7 @@ def test_hf_to_gguf_to_hf_is_bit_identical(tmp_path, tokenizer, changes):
 
 def test_a_base_model_stays_one(tmp_path, tokenizer):
     config = config_for(tokenizer)
-    save_model(tmp_path / "hf", make(config), config, tokenizer=tokenizer, herd={}, instruct=False)
+    save_model(tmp_path / "hf", make_model(config), config, tokenizer=tokenizer, herd={}, instruct=False)
     convert(tmp_path / "hf", tmp_path / "m.gguf", to="gguf")
     assert open_model(tmp_path / "m.gguf").stops == (tokenizer.end_of_text,)
 
@@ -96,7 +75,7 @@ def test_a_base_model_stays_one(tmp_path, tokenizer):
 def test_fp32_and_fp16_come_back_exactly(tmp_path, folder, tokenizer):
     for dtype, name in ((torch.float32, "f32"), (torch.float16, "f16")):
         config = config_for(tokenizer)
-        save_model(tmp_path / name, make(config), config, herd={}, dtype=dtype)
+        save_model(tmp_path / name, make_model(config), config, herd={}, dtype=dtype)
         convert(tmp_path / name, tmp_path / f"{name}.gguf", to="gguf")  # the dtype is the model's own
         found, expected = tensors(tmp_path / f"{name}.gguf"), tensors(tmp_path / name)
         assert all(torch.equal(found[each].to(dtype), expected[each]) for each in expected)
@@ -135,7 +114,7 @@ def test_q8_0_reads_as_the_reference_dequantises(tmp_path, folder):
 
 def test_rows_that_fill_no_blocks_become_f16(tmp_path, tokenizer):
     config = config_for(tokenizer, ffn_dim=172)  # as in stories260K
-    save_model(tmp_path / "hf", make(config), config, herd={})
+    save_model(tmp_path / "hf", make_model(config), config, herd={})
     convert(tmp_path / "hf", tmp_path / "m.gguf", to="gguf", options=WriteOptions("q8_0"))
     kinds = {name: stored.kind for name, stored in read_header(tmp_path / "m.gguf").tensors.items()}
     assert (kinds["blk.0.ffn_down.weight"], kinds["blk.0.ffn_up.weight"], kinds["output_norm.weight"]) == (1, 8, 0)
@@ -146,7 +125,7 @@ def test_other_quantisations_are_read_through_the_library(tmp_path, tokenizer, k
     config = config_for(tokenizer, dim=256, n_heads=8)
     wanted = gguf.GGMLQuantizationType[kind]
     values, size = gguf.GGML_QUANT_SIZES[wanted]
-    save_model(tmp_path / "hf", make(config), config, herd={})
+    save_model(tmp_path / "hf", make_model(config), config, herd={})
     convert(tmp_path / "hf", tmp_path / "whole.gguf", to="gguf", options=WriteOptions("f32"))
     raw = np.random.default_rng(0).integers(0, 60, (config.vocab_size, 256 // values * size), dtype=np.uint8)
     rewrite(tmp_path / "whole.gguf", tmp_path / "m.gguf", replaced={"output.weight": (raw, wanted)})
@@ -355,7 +334,7 @@ def test_damage_is_an_error_of_ours(tmp_path_factory, data):
 
 def small_file(path: Path) -> None:
     config = LlamaConfig(32, 32, 1, 2, 1, 32, max_seq_len=64)
-    save_model(path.with_name("hf"), make(config), config, herd={})
+    save_model(path.with_name("hf"), make_model(config), config, herd={})
     convert(path.with_name("hf"), path, to="gguf")
 
 
@@ -440,14 +419,14 @@ def test_a_pre_tokeniser_that_llama_cpp_would_replace_is_refused(tmp_path, folde
 
 def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path, tokenizer):
     config = config_for(tokenizer, vocab_size=tokenizer.vocab_size - 5)
-    save_model(tmp_path / "hf", make(config), config, tokenizer=tokenizer, herd={})
+    save_model(tmp_path / "hf", make_model(config), config, tokenizer=tokenizer, herd={})
     with pytest.raises(ArtifactError, match="the embedding"):
         convert(tmp_path / "hf", tmp_path / "m.gguf", to="gguf")
 
 
 def test_rows_beyond_the_vocabulary_are_padding(tmp_path, tokenizer):
     config = config_for(tokenizer, vocab_size=tokenizer.vocab_size + 8)
-    save_model(tmp_path / "hf", make(config), config, tokenizer=tokenizer, herd={})
+    save_model(tmp_path / "hf", make_model(config), config, tokenizer=tokenizer, herd={})
     convert(tmp_path / "hf", tmp_path / "m.gguf", to="gguf")
     convert(tmp_path / "m.gguf", tmp_path / "back", to="hf")
     assert Tokenizer.load(tmp_path / "back").fingerprint == tokenizer.fingerprint

@@ -16,8 +16,6 @@ from hypothesis import strategies as st
 from herd.cli import main
 from herd.errors import ArtifactError, FormatError, HerdError, InputError, SettingError
 from herd.llama.config import LlamaConfig, RopeScaling, llama31_8b, llama31_70b, llama31_405b
-from herd.llama.init import init_weights
-from herd.llama.model import Llama
 from herd.quantize.fp8 import quantize_model, save_fp8
 from herd.text import Tokenizer
 from herd.weights.build import load_any
@@ -28,39 +26,18 @@ from herd.weights.hf import load_model, save_model
 from herd.weights.meta_params import from_params, to_params
 from herd.weights.pth import read_pth
 from herd.weights.registry import detect, open_model
+from stored_models import make_model, same, tensors
 
 CONFIG = LlamaConfig(64, 64, 4, 16, 8, 96, max_seq_len=512)
 TIED = LlamaConfig(64, 64, 2, 16, 8, 96, max_seq_len=512, tie_embeddings=True, rope_scaling=None)
 
 
-def make(config=CONFIG, seed=3):
-    model = Llama(config)
-    init_weights(model, seed)
-    with torch.no_grad():
-        for index, layer in enumerate(model.model.layers):  # norms that are all ones would hide a swap
-            layer.input_layernorm.weight.add_(0.1 * index)
-            layer.post_attention_layernorm.weight.add_(0.3)
-    return model.eval()
-
-
 @pytest.fixture
 def folder(tmp_path):
-    save_model(tmp_path / "hf", make(), CONFIG, herd={"made_by": "test"})
+    save_model(tmp_path / "hf", make_model(CONFIG), CONFIG, herd={"made_by": "test"})
     ranks = "".join(f"{base64.b64encode(bytes([byte])).decode()} {byte}\n" for byte in range(256))
     (tmp_path / "hf" / "tokenizer.model").write_text(ranks)
     return tmp_path / "hf"
-
-
-def tensors(path):
-    return {name: entry.values().clone() for name, entry in open_model(path).tensors.items()}
-
-
-def bits(tensor):
-    return tensor.contiguous().view(torch.uint8)
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(bits(first[name]), bits(second[name])) for name in first)
 
 
 def meta_forward(state, params, tokens):
@@ -109,7 +86,7 @@ def meta_forward(state, params, tokens):
 
 @pytest.mark.parametrize("config", [CONFIG, TIED], ids=["untied-scaled", "tied-unscaled"])
 def test_metas_own_arithmetic_gives_our_logits(tmp_path, config):
-    save_model(tmp_path / "hf", make(config), config, herd={})
+    save_model(tmp_path / "hf", make_model(config), config, herd={})
     convert(tmp_path / "hf", tmp_path / "meta", to="meta")
     state = torch.load(tmp_path / "meta" / "consolidated.00.pth", weights_only=True)
     params = json.loads((tmp_path / "meta" / "params.json").read_text())
@@ -124,7 +101,7 @@ def test_metas_own_arithmetic_gives_our_logits(tmp_path, config):
 @pytest.mark.parametrize("config", [CONFIG, TIED], ids=["untied", "tied"])
 @pytest.mark.parametrize("ranks", [1, 2, 8, 16])
 def test_there_and_back_is_bit_identical(tmp_path, config, ranks):
-    save_model(tmp_path / "hf", make(config), config, herd={})
+    save_model(tmp_path / "hf", make_model(config), config, herd={})
     convert(tmp_path / "hf", tmp_path / "meta", to="meta", options=WriteOptions(model_parallel=ranks))
     assert len(list((tmp_path / "meta").glob("consolidated.*.pth"))) == ranks
     convert(tmp_path / "meta", tmp_path / "back", to="hf")
@@ -141,7 +118,7 @@ def test_there_and_back_is_bit_identical(tmp_path, config, ranks):
 def test_any_shape_goes_there_and_back(tmp_path_factory, heads, ranks, layers):
     config = LlamaConfig(32, heads[0] * 4, layers, *heads, 40, rope_scaling=None)
     folder = tmp_path_factory.mktemp("any")
-    save_model(folder / "hf", make(config), config, herd={})
+    save_model(folder / "hf", make_model(config), config, herd={})
     options = WriteOptions(model_parallel=ranks)
     if heads[0] % ranks:
         with pytest.raises(SettingError, match="query heads cannot be cut"):
@@ -240,7 +217,7 @@ def test_every_feed_forward_width_can_be_said(dim, ffn_dim):
 
 def test_a_scaling_that_meta_cannot_say_is_refused(tmp_path):
     config = replace(CONFIG, rope_scaling=RopeScaling(factor=32.0))
-    save_model(tmp_path / "hf", make(config), config, herd={})
+    save_model(tmp_path / "hf", make_model(config), config, herd={})
     with pytest.raises(InputError, match=r"scaling of Llama 3\.1 only"):
         convert(tmp_path / "hf", tmp_path / "meta", to="meta")
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
@@ -248,7 +225,7 @@ def test_a_scaling_that_meta_cannot_say_is_refused(tmp_path):
 
 def test_stop_ids_come_from_the_name_where_nothing_says_them(tmp_path):
     config = LlamaConfig(128_256, 8, 1, 2, 1, 8)
-    save_model(tmp_path / "hf", make(config), config, herd={})
+    save_model(tmp_path / "hf", make_model(config), config, herd={})
     for name, stops in (("Llama-3.1-8B-Instruct", (128_001, 128_008, 128_009)), ("Llama-3.1-8B", (128_001,))):
         convert(tmp_path / "hf", tmp_path / name / "original", to="meta")
         (tmp_path / name / "original" / "herd.json").unlink()
@@ -262,7 +239,7 @@ def test_stop_ids_come_from_the_name_where_nothing_says_them(tmp_path):
 
 @pytest.fixture
 def fp8(tmp_path):
-    model = make()
+    model = make_model(CONFIG)
     quantize_model(model)
     save_fp8(tmp_path / "fp8", model, herd={})
     return tmp_path / "fp8"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Collection
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
 
 from herd.text.call_forms import Reading, read_function, read_list, read_objects
 
@@ -26,11 +27,11 @@ class Open(enum.Enum):
 
 def begin(character: str, tools: Collection[str]) -> Candidate | None:
     """The candidate that begins with `character`, if one does."""
-    kinds = {"{": Object, "[": List, "<": Function}
+    kinds: dict[str, Callable[[Collection[str]], Candidate]] = {"{": Object, "[": List, "<": Function}
     return kinds[character](tools) if character in kinds else None
 
 
-class Candidate:
+class Candidate(ABC):
     """`feed` it what follows its first character; when that says DONE, or the reply ends, `result` decides."""
 
     first = ""
@@ -39,12 +40,13 @@ class Candidate:
         self.tools = tools
         self.held = self.first
 
+    @abstractmethod
     def feed(self, character: str) -> Open:
-        raise NotImplementedError
+        """Take one more character; says whether more may come, this is no call, or it is whole."""
 
+    @abstractmethod
     def result(self) -> tuple[str, Reading | None, str]:
         """The text used, what it says (None: nothing, it is prose), and the text behind it that was not used."""
-        raise NotImplementedError
 
     def _known(self, reading: Reading) -> Reading:
         if isinstance(reading, str):

@@ -42,6 +42,12 @@ def _is_list(row: Row, column: str) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
 
 
+def _turns_with(key: str) -> Callable[[Row], bool]:
+    """Whether a column of turns is there whose first one has `key`."""
+    columns = ("messages", "conversations", "conversation")
+    return lambda row: any(_is_list(row, column) and key in row[column][0] for column in columns)
+
+
 # Dialogues
 
 
@@ -74,19 +80,13 @@ DIALOGUES: tuple[Layout[list[Message]], ...] = (
     Layout(
         "messages",
         '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}',
-        lambda row: any(
-            _is_list(row, column) and "role" in row[column][0]
-            for column in ("messages", "conversations", "conversation")
-        ),
+        _turns_with("role"),
         _messages,
     ),
     Layout(
         "sharegpt",
         '{"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}',
-        lambda row: any(
-            _is_list(row, column) and "from" in row[column][0]
-            for column in ("conversations", "conversation", "messages")
-        ),
+        _turns_with("from"),
         _messages,
     ),
     Layout(

@@ -1,0 +1,32 @@
+"""What tests of model files share: a small model whose every tensor differs, and comparison bit by bit."""
+
+import torch
+
+from herd.llama.init import init_weights
+from herd.llama.model import Llama
+from herd.weights.registry import open_model
+
+
+def make_model(config, seed=3):
+    model = Llama(config)
+    init_weights(model, seed)
+    with torch.no_grad():
+        for index, layer in enumerate(model.model.layers):  # norms that are all ones would hide a swap
+            layer.input_layernorm.weight.add_(0.1 * index)
+            layer.post_attention_layernorm.weight.add_(0.3)
+    return model.eval()
+
+
+def tensors(path):
+    return {name: entry.values().clone() for name, entry in open_model(path).tensors.items()}
+
+
+def bits(tensor):
+    return tensor.contiguous().view(torch.uint8)
+
+
+def same(first, second):
+    """Whether two models have the same names, dtypes and bits."""
+    return first.keys() == second.keys() and all(
+        first[name].dtype == second[name].dtype and torch.equal(bits(first[name]), bits(second[name])) for name in first
+    )
