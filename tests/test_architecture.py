@@ -13,14 +13,27 @@ import herd
 ROOT = Path(herd.__file__).parent
 ORDER = (
     *("errors", "progress", "files", "config", "stages", "lanes"),
-    *("llama", "text", "weights", "hub", "kernels", "quantize", "corpus", "train", "generate", "paddock", "evaluate"),
+    *(
+        "llama",
+        "text",
+        "devices",
+        "weights",
+        "hub",
+        "kernels",
+        "quantize",
+        "corpus",
+        "train",
+        "generate",
+        "paddock",
+        "evaluate",
+    ),
     *("synthesize", "posttrain", "scaling", "serve", "assist"),
     *("recipe", "recipes", "report", "release", "road", "commands", "cli"),
 )
 RANK = {room: place for place, room in enumerate(ORDER)}
 TORCH_FREE_ROOMS = ("text", "corpus", "paddock", "scaling", "report", "evaluate", "recipes", "hub", "release")
 TORCH_FREE = (
-    *("errors", "progress", "files", "config", "stages", "lanes"),
+    *("errors", "progress", "files", "config", "stages", "lanes", "devices"),
     *("recipe", "generate/protocol", "road/graph", "cli"),
 )
 LIGHT = ("torch", "numpy", "scipy", "tokenizers", "rich", "pyarrow", "transformers")

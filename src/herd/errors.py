@@ -8,6 +8,7 @@
     ├── MissingExtraError       an optional package is not installed; names the extra to install
     ├── StorageError            the disk is full or not writable; nothing half-written is left behind
     ├── BusyError               another process works in the same folder
+    ├── DeviceError             the GPU asked for is absent, or the memory of a device is full
     ├── TrainingError           a loss that is not finite, or a spike; the batch is saved beside the checkpoint
     ├── NoEffectError           a step that should change something changed nothing, or everything
     ├── HubError                the Hugging Face Hub refuses, cannot be reached, or does not send what it promised
@@ -97,3 +98,7 @@ class HubError(HerdError):
 
 class EndpointError(HerdError):
     exit_code = 12
+
+
+class DeviceError(HerdError):
+    exit_code = 13
