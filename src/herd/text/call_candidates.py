@@ -11,11 +11,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 
-from herd.text.call_forms import Reading, read_function, read_list, read_objects
+from herd.text.brackets import Brackets
+from herd.text.call_forms import CLOSE, FUNCTION, Reading, read_function, read_list, read_objects
 
 _MOST_SPACE = 200  # a call with more white space than this before its first word is refused
 _KEYS = ("type", "name", "parameters", "arguments")
-_FUNCTION, _CLOSE = "<function=", "</function>"
+_CUT_OFF = "the reply ends inside the tool call"
 _NAME_VALUE = re.compile(r'\s*:\s*"(.*)', re.DOTALL)
 
 
@@ -38,7 +39,12 @@ class Candidate(ABC):
 
     def __init__(self, tools: Collection[str]) -> None:
         self.tools = tools
-        self.held = self.first
+        self._held = [self.first]  # joined where it is short or whole: a reply must not cost its length squared
+
+    @property
+    def held(self) -> str:
+        """All that was taken so far."""
+        return "".join(self._held)
 
     @abstractmethod
     def feed(self, character: str) -> Open:
@@ -67,7 +73,7 @@ class Object(Candidate):
         self._sure: bool | None = None
 
     def feed(self, character: str) -> Open:
-        self.held += character
+        self._held.append(character)
         closed = self._brackets.closes(character)
         if self._sure is None:
             self._sure = begins_call(self.held, self.tools)
@@ -76,16 +82,20 @@ class Object(Candidate):
         return Open.DONE if closed else Open.MORE
 
     def result(self) -> tuple[str, Reading | None, str]:
+        held = self.held
         if not self._sure:
-            return self.held, None, ""
-        reading = read_objects(self.held, "bare") if self._brackets.closed else "the reply ends inside the tool call"
-        if isinstance(reading, str) and self.held[1:].lstrip().startswith(('"parameters"', '"arguments"')):
-            return self.held, None, ""  # many things have parameters
-        return self.held, self._known(reading), ""
+            return held, None, ""
+        reading = read_objects(held, "bare") if self._brackets.closed else _CUT_OFF
+        if isinstance(reading, str) and held[1:].lstrip().startswith(('"parameters"', '"arguments"')):
+            return held, None, ""  # many things have parameters
+        return held, self._known(reading), ""
 
 
 class List(Candidate):
-    """`[{"name": ...}, ...]` or `[name(key=value), ...]`."""
+    """`[{"name": ...}, ...]` or `[name(key=value), ...]`, alone on its line or before other calls.
+
+    What stands behind it is part of the question: `[now()](page.md)` is a link, `[now()] tells the time` a sentence.
+    """
 
     first = "["
 
@@ -94,20 +104,31 @@ class List(Candidate):
         self._brackets = Brackets("\"'")
         self._brackets.closes("[")
         self._sure: bool | None = None
+        self._end = 0  # of the list, once it is closed
+        self._alone = True
 
     def feed(self, character: str) -> Open:
-        self.held += character
+        self._held.append(character)
+        if self._end:
+            return self._feed_tail(character)
         closed = self._brackets.closes(character)
         if self._sure is None:
             self._sure = self._begins()
         if self._sure is False:
             return Open.REFUSED
-        return Open.DONE if closed else Open.MORE
+        self._end = len(self._held) if closed else 0
+        return Open.MORE
+
+    def _feed_tail(self, character: str) -> Open:
+        if character in " \t" and len(self._held) - self._end < _MOST_SPACE:
+            return Open.MORE
+        self._alone = character in " \t\r\n;,[{<"
+        return Open.DONE
 
     def _begins(self) -> bool | None:
         inside = self.held[1:].lstrip()
         if not inside:
-            return None if len(self.held) < _MOST_SPACE else False
+            return None if len(self._held) < _MOST_SPACE else False
         if inside.startswith("{"):
             return begins_call(inside, self.tools)
         name, bracket, _ = inside.partition("(")
@@ -116,10 +137,14 @@ class List(Candidate):
         return None if any(tool.startswith(name) for tool in self.tools) else False
 
     def result(self) -> tuple[str, Reading | None, str]:
+        held = self.held
         if not self._sure:
-            return self.held, None, ""
-        reading = read_list(self.held, "bare") if self._brackets.closed else "the reply ends inside the tool call"
-        return self.held, self._known(reading), ""
+            return held, None, ""
+        if not self._end:
+            return held, _CUT_OFF, ""
+        used, rest = held[: self._end], held[self._end :]
+        reading = self._known(read_list(used, "bare"))
+        return used, reading if self._alone else "other text follows the list of calls on its line", rest
 
 
 class Function(Candidate):
@@ -130,76 +155,54 @@ class Function(Candidate):
     def __init__(self, tools: Collection[str]) -> None:
         super().__init__(tools)
         self._name = ""
-        self._begin = self._end = 0  # where the arguments stand
+        self._begin = self._open = self._end = 0  # where the arguments may stand, their first bracket, behind the last
         self._brackets = Brackets('"')
         self._no_object = False
 
     def feed(self, character: str) -> Open:
-        self.held += character
+        self._held.append(character)
         if not self._begin:
             return self._feed_name(character)
         if not self._end:
             return self._feed_arguments(character)
-        tail = self.held[self._end :].lstrip()
-        if _CLOSE.startswith(tail):
-            return Open.DONE if tail == _CLOSE else Open.MORE
-        return Open.DONE
+        tail = "".join(self._held[self._end :]).lstrip()
+        if not CLOSE.startswith(tail) or len(self._held) - self._end > _MOST_SPACE:
+            return Open.DONE
+        return Open.DONE if tail == CLOSE else Open.MORE
 
     def _feed_name(self, character: str) -> Open:
-        if len(self.held) <= len(_FUNCTION):
-            return Open.MORE if _FUNCTION.startswith(self.held) else Open.REFUSED
+        held = self.held
+        if len(held) <= len(FUNCTION):
+            return Open.MORE if FUNCTION.startswith(held) else Open.REFUSED
+        name = held[len(FUNCTION) :]
         if character == ">":
-            self._name, self._begin = self.held[len(_FUNCTION) : -1], len(self.held)
+            self._name, self._begin = name[:-1], len(held)
             return Open.MORE if self._name in self.tools else Open.REFUSED
-        name = self.held[len(_FUNCTION) :]
         return Open.MORE if any(tool.startswith(name) for tool in self.tools) else Open.REFUSED
 
     def _feed_arguments(self, character: str) -> Open:
-        started = self.held[self._begin :].lstrip()
-        if started and not started.startswith("{"):
-            self._no_object = True
-            return Open.DONE
-        if started and self._brackets.closes(character):
-            self._end = len(self.held)
+        at = len(self._held) - 1
+        if not self._open:
+            if character.isspace() and at - self._begin < _MOST_SPACE:
+                return Open.MORE
+            if character != "{":
+                self._no_object = True
+                return Open.DONE
+            self._open = at
+        if self._brackets.closes(character):
+            self._end = at + 1
         return Open.MORE
 
     def result(self) -> tuple[str, Reading | None, str]:
+        held = self.held
         if not self._begin:
-            return self.held, None, ""
+            return held, None, ""
         if self._no_object:
-            head = self.held[: self._begin]
-            return head, f"the arguments of {self._name!r} are not a JSON object", self.held[self._begin :]
+            return held[: self._begin], f"the arguments of {self._name!r} are not a JSON object", held[self._begin :]
         if not self._end:
-            return self.held, "the reply ends inside the tool call", ""
-        end = len(self.held) if self.held.endswith(_CLOSE) else self._end
-        reading = read_function(self._name, self.held[self._begin : self._end])
-        return self.held[:end], reading, self.held[end:]
-
-
-class Brackets:
-    """Whether brackets are closed again, those inside quoted strings not counted."""
-
-    def __init__(self, quotes: str) -> None:
-        self._quotes = quotes
-        self._depth = 0
-        self._quote = ""
-        self._escaped = self.closed = False
-
-    def closes(self, character: str) -> bool:
-        """Take one more character; True if it closes the first bracket."""
-        if self._quote:
-            if self._escaped:
-                self._escaped = False
-            elif character == "\\":
-                self._escaped = True
-            elif character == self._quote:
-                self._quote = ""
-        elif character in self._quotes:
-            self._quote = character
-        else:
-            self._depth += (character in "{[(") - (character in ")]}")
-            self.closed = self._depth <= 0
-        return self.closed
+            return held, _CUT_OFF, ""
+        end = len(held) if held[self._end :].lstrip() == CLOSE else self._end
+        return held[:end], read_function(self._name, held[self._open : self._end]), held[end:]
 
 
 def begins_call(text: str, tools: Collection[str]) -> bool | None:

@@ -12,37 +12,47 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from herd.text.message import CODE_INTERPRETER, SEARCHES, Form, ToolCall
 
 Reading = list[ToolCall] | str
-_SEARCH = re.compile(rf"({'|'.join(SEARCHES)})\.call\(\s*query\s*=\s*(.*?)\s*\)\s*", re.DOTALL)
+FUNCTION, CLOSE = "<function=", "</function>"
+_QUERY = re.compile(r"query\s*=\s*")
 _BETWEEN = re.compile(r"\s*[;,]?\s*")
 _TOO_DEEP = (RecursionError, MemoryError)
+_DEEPEST = 100  # arguments nested deeper are refused: what is read must be writable again, whatever the stack
 
 
 def read_tagged(body: str) -> Reading:
-    """What stands behind the python tag: JSON calls, a built-in search, or else code (Meta's order)."""
+    """What stands behind the python tag: JSON calls, a list of calls, a built-in search, or else code (Meta's order).
+
+    A lone list or dictionary that is no call is malformed; within a program (`[f(x) for x in y]`) it is code.
+    """
     text = body.strip()
     if not text:
         return "the tool call is not JSON: it is empty"
-    if text.startswith("{"):
-        return read_objects(text)
-    if text.startswith("["):
-        return read_list(text)
     if text.startswith(tuple(f"{name}.call(" for name in SEARCHES)):
         return _read_search(text)
-    return [ToolCall(CODE_INTERPRETER, {"code": body})]
+    if text.startswith(FUNCTION):
+        name, _, arguments = text.removeprefix(FUNCTION).partition(">")
+        return read_function(name, arguments.removesuffix(CLOSE), "json")  # it stands behind the tag, and stays there
+    code = [ToolCall(CODE_INTERPRETER, {"code": body})]
+    if not text.startswith(("{", "[")):
+        return code
+    reading = read_objects(text) if text.startswith("{") else read_list(text)
+    return code if isinstance(reading, str) and _is_program(text) else reading
 
 
 def read_objects(text: str, form: Form = "json") -> Reading:
     """JSON calls one after another, with spaces, commas or semicolons between them."""
-    decoder, calls, at = json.JSONDecoder(), [], 0
+    calls, at = [], 0
     while at < len(text):
         try:
-            value, at = decoder.raw_decode(text, at)
+            value, at = _JSON.raw_decode(text, at)
         except (ValueError, *_TOO_DEEP) as error:
             return f"the tool call is not JSON: {error}"
         call = _call(value, form)
@@ -55,28 +65,43 @@ def read_objects(text: str, form: Form = "json") -> Reading:
 
 
 def read_list(text: str, form: Form = "json") -> Reading:
-    """`[{"name": ...}, ...]`, or Llama 3.2's list of Python calls `[f(a=1), g()]`."""
+    """`[{"name": ...}, ...]`, or Llama 3.2's list of Python calls `[f(a=1), g.h()]`."""
     try:
-        values = json.loads(text)
+        values = _JSON.decode(text)
     except (ValueError, *_TOO_DEEP):
         return _read_python(text, form)
     if not values:
         return "the list holds no tool call"
-    calls = [_call(value, form) for value in values]
-    return next(
-        (call for call in calls if isinstance(call, str)), [call for call in calls if isinstance(call, ToolCall)]
-    )
+    return _all_or_reason([_call(value, form) for value in values])
 
 
-def read_function(name: str, arguments: str) -> Reading:
+def read_function(name: str, arguments: str, form: Form = "function") -> Reading:
     """The parts of `<function=name>arguments</function>`."""
     try:
-        value = json.loads(arguments)
+        value = _JSON.decode(arguments)
     except (ValueError, *_TOO_DEEP) as error:
         return f"the arguments of {name!r} are not JSON: {error}"
     if not isinstance(value, dict):
         return f"the arguments of {name!r} are not a JSON object"
-    return [ToolCall(name, value, "function")]
+    return _all_or_reason([_made(name, value, form)])
+
+
+def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is written twice")
+        found[key] = value
+    return found
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique)
+
+
+def _all_or_reason(calls: list[ToolCall | str]) -> Reading:
+    """The calls, or the first reason among them."""
+    reason = next((call for call in calls if isinstance(call, str)), None)
+    return reason if reason is not None else [call for call in calls if isinstance(call, ToolCall)]
 
 
 def _call(value: Any, form: Form) -> ToolCall | str:
@@ -89,21 +114,44 @@ def _call(value: Any, form: Form) -> ToolCall | str:
         return "the tool call has no 'parameters' object"
     if value.get("type", "function") != "function":
         return f"the tool call is of type {value['type']!r}, not 'function'"
-    return ToolCall(name, parameters, form)
+    return _made(name, parameters, form)
+
+
+def _made(name: str, parameters: dict[str, Any], form: Form) -> ToolCall | str:
+    """The call, or why it could not be written again as JSON in UTF-8."""
+    try:
+        name.encode()
+        return ToolCall(name, _json_value(parameters), form)
+    except UnicodeEncodeError:
+        return "the tool call holds half a surrogate pair"
+    except ValueError as error:
+        return f"the tool call is not JSON: {error}"
 
 
 def _read_search(text: str) -> Reading:
-    found = _SEARCH.fullmatch(text)
-    if not found:
+    name, inside = text.split(".call(", 1)
+    asked = _QUERY.match(inside.lstrip())
+    if not asked or not inside.endswith(")"):
         return 'the built-in tool is not called as name.call(query="...")'
+    quoted = inside.lstrip()[asked.end() : -1].strip()
     for read in (json.loads, ast.literal_eval):
         try:
-            query = read(found[2])
+            query = read(quoted)
         except (ValueError, SyntaxError, *_TOO_DEEP):
             continue
         if isinstance(query, str):
-            return [ToolCall(found[1], {"query": query})]
+            return _all_or_reason([_made(name, {"query": query}, "json")])
     return "the query of the built-in tool is not a quoted text"
+
+
+def _is_program(text: str) -> bool:
+    """Whether this is Python that does more than name values."""
+    try:
+        statements = ast.parse(text).body
+    except (ValueError, SyntaxError, *_TOO_DEEP):
+        return False
+    values = (ast.List, ast.Dict, ast.Set, ast.Tuple)
+    return not all(isinstance(each, ast.Expr) and isinstance(each.value, values) for each in statements)
 
 
 def _read_python(text: str, form: Form) -> Reading:
@@ -114,24 +162,39 @@ def _read_python(text: str, form: Form) -> Reading:
         calls = [_python_call(node, form) for node in nodes]
     except (ValueError, SyntaxError, *_TOO_DEEP):
         return refusal
-    return calls or refusal
+    return _all_or_reason(calls) if calls else refusal
 
 
-def _python_call(node: ast.expr, form: Form) -> ToolCall:
+def _python_call(node: ast.expr, form: Form) -> ToolCall | str:
     """One call of the list; ValueError for anything but `name(keyword=literal, ...)`."""
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
+    if not isinstance(node, ast.Call) or node.args:
         raise ValueError("no call with keyword arguments")
-    parameters = {keyword.arg: _json_value(ast.literal_eval(keyword.value)) for keyword in node.keywords}
-    if None in parameters:
+    if any(keyword.arg is None for keyword in node.keywords):
         raise ValueError("** in a call")
-    return ToolCall(node.func.id, {str(name): value for name, value in parameters.items()}, form)
+    parameters = _unique((str(keyword.arg), ast.literal_eval(keyword.value)) for keyword in node.keywords)
+    return _made(_dotted(node.func), parameters, form)
 
 
-def _json_value(value: Any) -> Any:
+def _dotted(node: ast.expr) -> str:
+    """`f` or `math.f`; ValueError for what is no name."""
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    if isinstance(node, ast.Name):
+        return node.id
+    raise ValueError("what is called has no name")
+
+
+def _json_value(value: Any, depth: int = 0) -> Any:
+    """`value` as JSON has it, tuples as lists. ValueError for what JSON or UTF-8 cannot hold."""
+    if depth > _DEEPEST:
+        raise ValueError(f"nested more than {_DEEPEST} deep")
     if isinstance(value, list | tuple):
-        return [_json_value(item) for item in value]
+        return [_json_value(item, depth + 1) for item in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: _json_value(item) for key, item in value.items()}
-    if value is None or isinstance(value, str | bool | int | float):
+        return {_json_value(key): _json_value(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, str):
+        value.encode()
         return value
-    raise ValueError(f"{type(value).__name__} is no JSON value")
+    if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ValueError(f"{value!r:.40} is no JSON value")

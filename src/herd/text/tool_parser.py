@@ -9,7 +9,7 @@ How the reply is cut into pushes changes nothing but where `Text` events are cut
 whole and can be read, so nothing is ever taken back; text that could still become one is held until that is known.
 
 Behind the python tag (`tag()`) everything is a call, with any name, or malformed. Without the tag only functions named
-in `tools` are called: `{"name": ...}` outside other brackets, `<function=name>{...}`, a list of calls that begins a
+in `tools` are called: `{"name": ...}` outside other brackets, `<function=name>{...}`, a list of calls alone on its
 line. Nothing between backticks is a call, and neither is JSON that merely has a name. Not covered: sending arguments on
 before the call is whole.
 """
@@ -83,7 +83,7 @@ class ToolParser:
     def _reset(self) -> None:
         self._events: list[Event] = []
         self._text: list[str] = []
-        self._gap = ""  # separators behind a call: dropped if another call follows
+        self._gap: list[str] = []  # separators behind a call: dropped if another call follows
         self._after_call = False
         self._candidate: Candidate | None = None
         self._body = None
@@ -120,10 +120,10 @@ class ToolParser:
     def _plain(self, character: str) -> None:
         self._place.move(character)
         if self._after_call and character in _SEPARATORS:
-            self._gap += character
+            self._gap.append(character)
         else:
-            self._text.append(self._gap + character)
-            self._gap, self._after_call = "", False
+            self._text += [*self._gap, character]
+            self._gap, self._after_call = [], False
 
     def _decide(self, candidate: Candidate) -> str:
         """Make events of a candidate that is whole, or that the reply's end cut off; returns what it did not use."""
@@ -134,7 +134,7 @@ class ToolParser:
                 self._plain(character)
         else:
             if isinstance(reading, str):
-                self._text.append(self._gap)
+                self._text += self._gap
             self._report(text, reading, tagged=False)
             self._place.move_over_call()
         return rest
@@ -145,7 +145,7 @@ class ToolParser:
             self._events.append(Malformed(text, reading, tagged))
         else:
             self._events += [Call(call) for call in reading]
-        self._gap, self._after_call = "", not isinstance(reading, str)
+        self._gap, self._after_call = [], not isinstance(reading, str)
 
     def _settle(self) -> None:
         """Decide whatever is open, as nothing can follow it."""
@@ -155,8 +155,8 @@ class ToolParser:
         while self._candidate is not None:
             for character in self._decide(self._candidate):
                 self._step(character)
-        self._text.append(self._gap if self._gap.strip() else "")
-        self._gap = ""
+        self._text += self._gap if "".join(self._gap).strip() else []
+        self._gap = []
 
 
 class _Place:
