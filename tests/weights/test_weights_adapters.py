@@ -17,7 +17,8 @@ from herd.quantize.fp8 import quantize_model
 from herd.weights.frozen import FrozenLinear
 from herd.weights.hf import save_model
 from herd.weights.lora import LoraLinear, adapted, attach, matrices, merge, put
-from herd.weights.peft import CONFIG, TENSORS, load_adapter, save_adapter
+from herd.weights.peft import load_adapter, save_adapter
+from herd.weights.peft_files import CONFIG, TENSORS
 from herd.weights.settings import ATTENTION, LoraSettings
 
 SHAPE = LlamaConfig(61, 32, 3, 4, 2, 48, rope_scaling=None)

@@ -15,10 +15,17 @@ from herd.weights.format_gguf import Gguf
 from herd.weights.format_hf import HuggingFace
 from herd.weights.format_llama2c import Llama2c
 from herd.weights.format_meta import Meta
+from herd.weights.format_peft import Peft
 from herd.weights.formats import Format
 from herd.weights.stored import StoredModel, check
 
-FORMATS: tuple[Format, ...] = (HuggingFace(), Meta(), Gguf(), Llama2c())
+FORMATS: tuple[Format, ...] = (
+    HuggingFace(),
+    Meta(),
+    Gguf(),
+    Llama2c(),
+    Peft(lambda base: open_model(base)),
+)
 
 
 def find_format(name: str) -> Format:
@@ -55,7 +62,8 @@ def open_model(path: Path, name: str = "") -> StoredModel:
 def tokenizer_of(model: StoredModel) -> Tokenizer:
     """The tokenizer beside a model, or inside its file. ArtifactError where there is none."""
     if model.tokenizer is None:
-        return Tokenizer.load(model.path)
+        beside = [model.files[name].parent for name in ("tokenizer.json", "tokenizer.model") if name in model.files]
+        return Tokenizer.load(beside[0] if beside else model.path)
     with tempfile.TemporaryDirectory() as folder:
         model.tokenizer.save(Path(folder))
         return Tokenizer.load(folder)

@@ -24,6 +24,7 @@ from herd.weights.tensors import Entry, refuse_escape
 
 TIED = "lm_head.weight"
 FP8 = torch.float8_e4m3fn
+_NUMBERS = {torch.float64, torch.float32, torch.float16, torch.bfloat16, FP8}
 # Files that travel with a model as they are, where a format has room for files of its own.
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -65,6 +66,7 @@ class StoredModel:
     herd: Mapping[str, Any] = field(default_factory=dict)  # what herd.json says
     findings: Callable[[], Mapping[str, Any]] = dict  # for herd.json too, known when every tensor was read
     config_file: str = "config.json"  # where the shape stands, for messages
+    base: Path | None = None  # of an adapter: where the model lies that it changes
     notes: tuple[str, ...] = ()  # what a reader should know: "16 key/value heads are 8, each stored twice"
 
     @property
@@ -90,11 +92,13 @@ def faults(config: LlamaConfig, tensors: Mapping[str, Entry], said_by: str = "co
             expected[scale_name(name)] = (expected[name][0], 1)
     found = [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in tensors]
     found += [f"unexpected: {e.name} {list(e.shape)} in {e.place}" for e in tensors.values() if e.name not in expected]
-    return found + [
+    found += [
         f"wrong shape: {name} is {list(tensors[name].shape)} in {tensors[name].place}, {said_by} says {list(shape)}"
         for name, shape in expected.items()
         if name in tensors and tensors[name].shape != shape
     ]
+    strange = [entry for entry in tensors.values() if entry.dtype not in _NUMBERS]
+    return found + [f"wrong dtype: {e.name} is {e.dtype} in {e.place}; weights are floats" for e in strange]
 
 
 def scale_name(weight: str) -> str:
