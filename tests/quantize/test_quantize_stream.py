@@ -14,10 +14,11 @@ from herd.llama.model import Llama
 from herd.quantize import stream
 from herd.quantize.fp8 import quantize_model, save_fp8
 from herd.quantize.settings import Fp8Policy
-from herd.weights.convert import convert, widened
+from herd.weights.convert import convert
 from herd.weights.hf import load_model, save_model
 from herd.weights.registry import open_model
 from herd.weights.tensors import SINGLE
+from herd.weights.widen import fp8_names, widened
 
 CONFIG = LlamaConfig(61, 32, 4, 4, 2, 48)
 
@@ -66,7 +67,7 @@ def test_from_metas_layout_too(folder, tmp_path):
 
 def test_back_to_bf16_is_the_nearest_number(folder):
     narrow = stream.quantised(open_model(folder))
-    wide = widened(narrow)
+    wide = widened(narrow, fp8_names(narrow))
     assert not wide.is_fp8
     assert wide.tensors.keys() == open_model(folder).tensors.keys()
     name = "model.layers.1.mlp.up_proj.weight"

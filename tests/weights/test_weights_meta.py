@@ -455,3 +455,17 @@ def test_from_the_command_line(folder, tmp_path, capsys):
     assert main(["convert", str(folder), str(tmp_path / "x"), "--to", "onnx"]) == 2
     assert main(["convert", str(folder), str(tmp_path / "x"), "--to", "meta", "--dtype", "f32"]) == 2
     assert not (tmp_path / "x").exists()
+
+
+def test_llama_32_has_its_own_scaling():
+    """params.json of 1B and 3B says use_scaled_rope as 3.1's does, and means 32."""
+    sizes = {"ffn_dim": 8192, "vocab_size": 128_256, "tied": True, "stated": {}, "where": ""}
+    for dim, layers, heads, multiplier, multiple in ((2048, 16, 32, 1.5, 256), (3072, 28, 24, 1.0, 256)):
+        config = LlamaConfig(
+            128_256, dim, layers, heads, 8, 8192, rope_scaling=RopeScaling(factor=32.0), tie_embeddings=True
+        )
+        params = to_params(config, 8, "")
+        assert (params["ffn_dim_multiplier"], params["multiple_of"]) == (multiplier, multiple)
+        assert from_params(params, **sizes) == config
+        other = replace(config, n_layers=layers + 1, rope_scaling=RopeScaling())
+        assert from_params(to_params(other, 8, ""), **sizes) == other

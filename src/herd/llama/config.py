@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from herd.errors import SettingError
 
 VOCABULARY = 128_256  # 128,000 BPE tokens and 256 special ones
+# A config.json comes from strangers: what is larger than this is a mistake, and building it would take all memory.
+_MOST_LAYERS, _LARGEST, _LONGEST = 1_000, 2**24, 2**31
 
 
 def _require(holds: bool, message: str, where: str, mend: str = "") -> None:
@@ -28,7 +30,8 @@ class RopeScaling:
 
     def __post_init__(self) -> None:
         for name in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"):
-            _require(getattr(self, name) > 0, f"{name} must be positive", f"rope_scaling.{name}")
+            usable = 0 < getattr(self, name) <= _LONGEST  # no NaN, no infinity
+            _require(usable, f"{name} must be positive and finite", f"rope_scaling.{name}")
         _require(
             self.low_freq_factor < self.high_freq_factor,
             "low_freq_factor must be smaller than high_freq_factor",
@@ -55,7 +58,10 @@ class LlamaConfig:
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "dim", "n_layers", "n_heads", "n_kv_heads", "ffn_dim", "max_seq_len")
         for name in (*sizes, "norm_eps", "rope_theta"):
-            _require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}", name)
+            value = getattr(self, name)
+            _require(value > 0, f"{name} must be positive, not {str(value)[:30]}", name)
+            most = {"n_layers": _MOST_LAYERS, "max_seq_len": _LONGEST}.get(name, _LARGEST if name in sizes else 1e15)
+            _require(value <= most, f"{name} is {str(value)[:30]}; at most {most:,.0f} makes sense", name)
         _require(
             self.n_heads % self.n_kv_heads == 0,
             f"{self.n_heads} query heads cannot share {self.n_kv_heads} key/value heads evenly",

@@ -6,6 +6,7 @@ the `rope_parameters` and `dtype` of transformers 5. Imports no torch.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,15 @@ from herd.llama.config import LlamaConfig, RopeScaling
 # What transformers assumes when a config.json of a Llama leaves the key out.
 _DEFAULT_EPS, _DEFAULT_THETA, _DEFAULT_LENGTH = 1e-6, 10_000.0, 2048
 _SCALING_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-# Variants of the network that the keys below can switch on and this network is not.
-_ONLY: dict[str, tuple[Any, ...]] = {
-    "model_type": ("llama",),
-    "hidden_act": ("silu", "swish"),
-    "attention_bias": (False,),
-    "mlp_bias": (False,),
+# Variants of the network that the keys below can switch on and this network is not; what to do about each.
+_ANOTHER = "point to a folder of a Llama 3 model"
+_BIASES = "Llama 3 has no biases, and this network computes none; run this model with a program that has them"
+_ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
+    "model_type": (("llama",), _ANOTHER),
+    "hidden_act": (("silu", "swish"), _ANOTHER),
+    "attention_bias": ((False,), _BIASES),
+    "mlp_bias": ((False,), _BIASES),
+    "partial_rotary_factor": ((1, None), _ANOTHER),
 }
 
 
@@ -70,13 +74,7 @@ def from_hf(content: object, where: str) -> LlamaConfig:
     """The `LlamaConfig` of a config.json; anything this network cannot be is refused by name."""
     if not isinstance(content, dict):
         raise FormatError("a config.json holds an object", where=where)
-    for key, allowed in _ONLY.items():
-        if key in content and content[key] not in allowed:
-            raise ArtifactError(
-                f"{key} is {content[key]!r}; this network is a Llama with {key} {allowed[0]!r}",
-                where=where,
-                mend="point to a folder of a Llama 3 model",
-            )
+    _refuse_variants(content, where)
     theta, scaling = _rope(content, where)
     try:
         config = LlamaConfig(
@@ -90,28 +88,48 @@ def from_hf(content: object, where: str) -> LlamaConfig:
             rope_theta=theta,
             rope_scaling=scaling,
             max_seq_len=_integer(content, "max_position_embeddings", where, _DEFAULT_LENGTH),
-            tie_embeddings=bool(content.get("tie_word_embeddings", False)),
+            tie_embeddings=_flag(content, "tie_word_embeddings", where),
         )
     except SettingError as error:
         raise FormatError(f"config.json describes no possible network: {error.message}", where=where) from error
     if content.get("head_dim") not in (None, config.head_dim):
         raise ArtifactError(
-            f"head_dim is {content['head_dim']}; this network has hidden_size / heads = {config.head_dim}", where=where
+            f"head_dim is {content['head_dim']!r}; this network has hidden_size / heads = {config.head_dim}",
+            where=where,
+            mend=_ANOTHER,
         )
     return config
+
+
+def _refuse_variants(content: Mapping[str, Any], where: str) -> None:
+    """ArtifactError for a network that is no Llama, or a Llama with parts that this one lacks."""
+    for key, (allowed, mend) in _ONLY.items():
+        if key in content and content[key] not in allowed:
+            raise ArtifactError(
+                f"{key} is {content[key]!r}; this network is a Llama with {key} {allowed[0]!r}", where=where, mend=mend
+            )
+    built = content.get("architectures")
+    if "model_type" not in content and isinstance(built, list) and built and "Llama" not in str(built[0]):
+        raise ArtifactError(f"the architecture is {built[0]!r}; this network is a Llama", where=where, mend=_ANOTHER)
 
 
 def _rope(content: Mapping[str, Any], where: str) -> tuple[float, RopeScaling | None]:
     """theta and scaling, from the old two keys or from `rope_parameters`."""
     rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise FormatError("the RoPE settings are no object", where=where)
+    if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
+        raise FormatError("the RoPE settings are no object of one kind of layer", where=where, mend=_ANOTHER)
+    if rope.get("partial_rotary_factor") not in (1, None):
+        raise ArtifactError("RoPE turns a part of each head only; this network turns all", where=where, mend=_ANOTHER)
     theta = _number(rope if "rope_theta" in rope else content, "rope_theta", where, _DEFAULT_THETA)
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return theta, None
     if kind != "llama3":
-        raise ArtifactError(f"RoPE scaling of type {kind!r}; this network knows 'llama3'", where=where)
+        raise ArtifactError(
+            f"RoPE scaling of type {kind!r}; this network knows 'llama3'",
+            where=where,
+            mend="use a program that knows it: without it every position is turned wrongly",
+        )
     factor, low, high = (_number(rope, name, where) for name in _SCALING_KEYS[:3])
     try:
         return theta, RopeScaling(factor, low, high, _integer(rope, _SCALING_KEYS[3], where))
@@ -130,6 +148,13 @@ def _integer(content: Mapping[str, Any], key: str, where: str, default: int | No
 def _number(content: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:
     value = content.get(key)
     value = default if value is None else value
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise FormatError(f"{key} should be a number, not {value!r}", where=where)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
+        raise FormatError(f"{key} should be a number, not {str(value)[:30]}", where=where)
     return float(value)
+
+
+def _flag(content: Mapping[str, Any], key: str, where: str) -> bool:
+    value = content.get(key)
+    if not isinstance(value, bool | None):
+        raise FormatError(f"{key} should be true or false, not {value!r}", where=where)
+    return bool(value)

@@ -7,11 +7,8 @@ Lossless unless a dtype is asked for or the target cannot hold FP8, which is the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-
-import torch
 
 from herd.errors import InputError
 from herd.files import read_json
@@ -19,10 +16,8 @@ from herd.progress import Progress, Silent
 from herd.weights.formats import Format, WriteOptions
 from herd.weights.registry import find_format, open_model
 from herd.weights.staging import refuse_occupied, staged
-from herd.weights.stored import FP8, StoredModel, scale_name
-from herd.weights.tensors import Entry
-
-_CHUNK = 2**25  # values that are widened at a time, so that a large matrix needs little besides itself
+from herd.weights.stored import StoredModel
+from herd.weights.widen import fp8_names, widened
 
 
 def convert(
@@ -48,7 +43,7 @@ def write_stored(model: StoredModel, target: Path, form: Format, options: WriteO
     """Write an opened model at `target`, through a staging folder; `convert` and `herd quantize` end here."""
     if model.is_fp8 and (not form.keeps_fp8 or options.dtype):
         progress.note("the FP8 matrices become BF16" if options.dtype else f"{form.name} has no FP8: it becomes BF16")
-        model = widened(model)
+        model = widened(model, fp8_names(model))
     for path in model.files.values():
         if path.suffix == ".json":
             read_json(path)  # a damaged tokenizer would travel on in silence
@@ -59,35 +54,10 @@ def write_stored(model: StoredModel, target: Path, form: Format, options: WriteO
 
 def _sources(model: StoredModel) -> list[tuple[str, int, int]]:
     """What the source looked like: a resumed run must not mix two models."""
-    files = sorted(model.path.iterdir()) if model.path.is_dir() else [model.path]
+    places = [model.path, *([model.base] if model.base else [])]
+    files = [f for place in places for f in (sorted(place.iterdir()) if place.is_dir() else [place])]
     return [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
 
 
 def _forms(model: StoredModel) -> list[tuple[str, tuple[int, ...], str]]:
     return [(entry.name, entry.shape, str(entry.dtype)) for entry in model.tensors.values()]
-
-
-def widened(model: StoredModel) -> StoredModel:
-    """The same model with every FP8 matrix as the nearest BF16 of values * scale, and no scales."""
-    scales = {scale_name(name) for name, entry in model.tensors.items() if entry.dtype == FP8}
-    tensors = {
-        name: _widened(entry, model.tensors) if entry.dtype == FP8 else entry
-        for name, entry in model.tensors.items()
-        if name not in scales
-    }
-    return replace(model, tensors=tensors, activation_bound=None)
-
-
-def _widened(entry: Entry, tensors: Mapping[str, Entry]) -> Entry:
-    scale = tensors[scale_name(entry.name)]
-
-    def values() -> torch.Tensor:
-        narrow, scale_of_row = entry.values(), scale.values().float().reshape(-1, 1)
-        wide = torch.empty(entry.shape, dtype=torch.bfloat16)
-        rows = max(1, _CHUNK // entry.shape[1])
-        for start in range(0, entry.shape[0], rows):
-            part = slice(start, start + rows)
-            wide[part] = narrow[part].float().mul_(scale_of_row[part])
-        return wide
-
-    return Entry(entry.name, entry.shape, torch.bfloat16, values, entry.place)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from herd.errors import ArtifactError, SettingError
+from herd.errors import ArtifactError, FormatError, SettingError
 from herd.files import read_json, write_json
 from herd.llama.config import LlamaConfig
 from herd.llama.model import Llama
@@ -128,10 +128,15 @@ def _ids(folder: Path, content: Mapping[str, Any]) -> tuple[int | None, tuple[in
     stated = dict(content)
     if (folder / "generation_config.json").is_file():
         stated |= {k: v for k, v in _dict(read_json(folder / "generation_config.json")).items() if v is not None}
-    eos = stated.get("eos_token_id")
-    stops = tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)
-    bos = stated.get("bos_token_id")
-    return (bos if isinstance(bos, int) else None), tuple(stop for stop in stops if isinstance(stop, int))
+    eos, bos = stated.get("eos_token_id"), stated.get("bos_token_id")
+    stops = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    if not all(type(token) is int for token in (*stops, 0 if bos is None else bos)):
+        raise FormatError(
+            f"eos_token_id {eos!r} or bos_token_id {bos!r} is no id, nor a list of them",
+            where=str(folder),
+            mend="mend config.json or generation_config.json; Llama 3.1 has 128000 and [128001, 128008, 128009]",
+        )
+    return bos, tuple(stops)
 
 
 def _is_harmless(name: str, config: LlamaConfig) -> bool:

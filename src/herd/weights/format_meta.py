@@ -31,6 +31,7 @@ from herd.weights.pth import write_pth
 from herd.weights.staging import Staging
 from herd.weights.stored import FP8, StoredModel, scale_name, travelling_files
 from herd.weights.tensors import Entry, Meter
+from herd.weights.widen import fp8_names, widened
 
 _BOS, _BASE_STOPS, _INSTRUCT_STOPS = 128_000, (128_001,), (128_001, 128_008, 128_009)
 _BOUND = 1200.0  # paper section 6.2; Meta's loader has it as a default, the files do not say it
@@ -86,6 +87,7 @@ class Meta:
             raise SettingError("a meta folder holds BF16 (and FP8)", where="--dtype", mend="leave --dtype out")
         ranks, config = options.model_parallel, model.config
         parts.check_ranks(config, ranks)
+        model = _only_metas_fp8(model, progress)
         params = to_params(config, config.n_kv_heads * parts.kv_repeats(config, ranks), str(model.path))
         each = [_rank_entries(model, rank, ranks, options.dtype) for rank in range(ranks)]
         meter = Meter(sum(entry.n_bytes for weights, scales in each for entry in (*weights, *scales)), progress)
@@ -106,12 +108,28 @@ class Meta:
             shutil.copyfile(path, out.path / name)
 
 
+def _only_metas_fp8(model: StoredModel, progress: Progress) -> StoredModel:
+    """FP8 where Meta's code reads it: in the feed-forward of all layers but the first and the last."""
+    last = model.config.n_layers - 1
+    narrow = fp8_names(model)
+    others = [name for name in narrow if ".mlp." not in name or int(name.split(".")[2]) in (0, last)]
+    if not others:
+        return model
+    progress.note(
+        f"{len(others)} of {len(narrow)} FP8 matrices become BF16: Meta's code reads FP8 in the feed-forward "
+        "of the layers between first and last only"
+    )
+    return widened(model, others)
+
+
 def _stated(value: object) -> dict[str, Any]:
     """What the folder's herd.json adds to params.json; anything that is not as herd writes it is passed over."""
     kinds = {"max_seq_len": int, "n_kv_heads": int, "bos": int | None, "stops": list, "activation_bound": float | None}
     given = value if isinstance(value, dict) else {}
     kept = {key: given[key] for key, kind in kinds.items() if key in given and isinstance(given[key], kind)}
-    return kept if all(kept.get(key, 1) > 0 for key in ("max_seq_len", "n_kv_heads")) else {}
+    counts = all(kept.get(key, 1) > 0 for key in ("max_seq_len", "n_kv_heads"))
+    bound = kept.get("activation_bound") is None or 0 < kept["activation_bound"] < float("inf")
+    return kept if counts and bound and all(type(stop) is int for stop in kept.get("stops", ())) else {}
 
 
 def _rank_entries(model: StoredModel, rank: int, ranks: int, dtype: str) -> tuple[list[Entry], list[Entry]]:
@@ -161,7 +179,7 @@ def _ids(
     if config.vocab_size != VOCABULARY:
         return None, ()
     names = "/".join(path.resolve().parts[-3:]).lower()
-    base = re.search(r"llama-?3(\.1)?-\d+b", names) is not None and "instruct" not in names
+    base = re.search(r"llama-?3(\.\d)?-\d+b", names) is not None and "instruct" not in names
     stops = _BASE_STOPS if base else _INSTRUCT_STOPS
     notes.append(f"Meta's files do not say the stop ids; by the folder's name they are {list(stops)}")
     return _BOS, stops

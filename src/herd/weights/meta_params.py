@@ -1,26 +1,33 @@
 """params.json, Meta's description of a model's shape, to and from `LlamaConfig`. Imports no torch.
 
 It says nothing of the context length, tied embeddings, stop ids or the numbers behind `use_scaled_rope`. The first
-three stand in herd.json of the folders that herd writes; the last are those of Llama 3.1, and a model with others is
-refused, because Meta's code would turn its positions wrongly and say nothing.
+three stand in herd.json of the folders that herd writes; the last are those of Llama 3.1, and for the two text models
+of Llama 3.2, known by their shape, a factor of 32. A model with others is refused, because Meta's code would turn its
+positions wrongly and say nothing.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from herd.errors import ArtifactError, FormatError, InputError, SettingError
 from herd.llama.config import LlamaConfig, RopeScaling, ffn_size
 
-_RELEASED = {4096: (1.3, 1024), 8192: (1.3, 4096), 16384: (1.2, 4096)}  # dim -> multiplier, multiple_of
+# dim -> multiplier, multiple_of; the first two are Llama 3.2
+_RELEASED = {2048: (1.5, 256), 3072: (1.0, 256), 4096: (1.3, 1024), 8192: (1.3, 4096), 16384: (1.2, 4096)}
+# Width, layers, query heads, feed-forward of Llama 3.2 1B and 3B. Meta's own code uses factor 8 for them too, which is
+# wrong past 80,000 tokens; their config.json says 32 (github.com/meta-llama/llama-models, issues 166 and 241).
+_LLAMA_32 = {(2048, 16, 32, 8192), (3072, 28, 24, 8192)}
 _CONTEXT, _SHORT_CONTEXT = 131_072, 8_192  # Llama 3.1, Llama 3
 
 
 def to_params(config: LlamaConfig, n_kv_heads: int, where: str) -> dict[str, Any]:
     """The content of params.json; `n_kv_heads` counts the repeated ones too."""
-    if config.rope_scaling not in (None, RopeScaling()):
+    if config.rope_scaling not in (None, _scaling(config)):
         raise InputError(
             f"Meta's layout cannot say {config.rope_scaling}: its code knows the scaling of Llama 3.1 only",
             where=where,
@@ -39,6 +46,12 @@ def to_params(config: LlamaConfig, n_kv_heads: int, where: str) -> dict[str, Any
         "rope_theta": config.rope_theta,
         "use_scaled_rope": config.rope_scaling is not None,
     }
+
+
+def _scaling(config: LlamaConfig) -> RopeScaling:
+    """What `use_scaled_rope` means for a model of this shape."""
+    small = (config.dim, config.n_layers, config.n_heads, config.ffn_dim) in _LLAMA_32 and config.tie_embeddings
+    return RopeScaling(factor=32.0) if small else RopeScaling()
 
 
 def _ffn_rule(dim: int, ffn_dim: int) -> tuple[float, int]:
@@ -60,20 +73,23 @@ def from_params(
     """The `LlamaConfig` of a params.json; `ffn_dim` and `vocab_size` are the tensors' own, `stated` is herd.json's."""
     if not isinstance(params, dict):
         raise FormatError("params.json holds an object", where=where)
-    if params.get("vision_chunk_size", -1) > 0 or params.get("quantization_args") or params.get("lora_args"):
+    images = params.get("vision_chunk_size", -1) not in (-1, None)
+    if images or params.get("quantization_args") or params.get("lora_args"):
         raise ArtifactError(
             "params.json describes a model with images, int4 weights or adapters",
             where=where,
             mend="give the text model of Llama 3 or 3.1 in BF16 or FP8",
         )
     heads = _whole(params, "n_heads", where)
-    scaled = bool(params.get("use_scaled_rope", False))
+    scaled = params.get("use_scaled_rope", False)
+    if not isinstance(scaled, bool):
+        raise FormatError(f"use_scaled_rope should be true or false, not {scaled!r}", where=where)
     if not isinstance(params.get("vocab_size", -1), int) or params.get("vocab_size", -1) not in (-1, vocab_size):
         raise ArtifactError(
             f"params.json says vocab_size {params['vocab_size']}, the embedding has {vocab_size} rows", where=where
         )
     try:
-        return LlamaConfig(
+        config = LlamaConfig(
             vocab_size=vocab_size,
             dim=_whole(params, "dim", where),
             n_layers=_whole(params, "n_layers", where),
@@ -82,12 +98,13 @@ def from_params(
             ffn_dim=ffn_dim,
             norm_eps=_number(params, "norm_eps", where, 1e-5),
             rope_theta=_number(params, "rope_theta", where, 500_000.0),
-            rope_scaling=RopeScaling() if scaled else None,
+            rope_scaling=None,
             max_seq_len=int(stated.get("max_seq_len") or (_CONTEXT if scaled else _SHORT_CONTEXT)),
             tie_embeddings=tied,
         )
     except SettingError as error:
         raise FormatError(f"params.json describes no possible network: {error.message}", where=where) from error
+    return replace(config, rope_scaling=_scaling(config)) if scaled else config
 
 
 def _whole(params: Mapping[str, Any], key: str, where: str) -> int:
@@ -99,6 +116,6 @@ def _whole(params: Mapping[str, Any], key: str, where: str) -> int:
 
 def _number(params: Mapping[str, Any], key: str, where: str, default: float) -> float:
     value = params.get(key, default)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise FormatError(f"{key} should be a number, not {value!r}", where=where)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
+        raise FormatError(f"{key} should be a number, not {str(value)[:30]}", where=where)
     return float(value)

@@ -80,7 +80,9 @@ class MetaFiles:
     def check_count(self, dim: object) -> None:
         """Files at the end may be missing: the first one tells how many there should be."""
         wq = self._first.get("layers.0.attention.wq.weight")
-        wanted = dim // wq.shape[0] if isinstance(dim, int) and wq is not None and wq.numel() else 0
+        if not isinstance(dim, int) or wq is None or wq.dim() != 2 or wq.shape[0] == 0:
+            return  # other checks say what is wrong
+        wanted = dim // wq.shape[0]
         if wanted > len(self.ranks):
             raise ArtifactError(
                 f"{len(self.ranks)} consolidated files are here, and each holds 1/{wanted} of the model",
@@ -111,7 +113,7 @@ class MetaFiles:
                 continue
             part = parts.part_of(name) if name else parts.Part(meta_name)
             shape = self._shape(part, tensor, config)
-            if name is None or tensor.dtype != FP8:
+            if name is None or tensor.dtype != FP8 or ".mlp." not in name:  # no other matrix has scales in this layout
                 found[name or meta_name] = self._entry(name or meta_name, part, shape, config)
                 continue
             scale = self._scale(part)
