@@ -107,7 +107,7 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON artifact; missing or malformed files are named in the error."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # Windows begins files with a mark
     except FileNotFoundError as error:
         raise ArtifactError("a file that should be there is missing", where=str(path)) from error
     except OSError as error:
@@ -134,7 +134,7 @@ def read_jsonl(path: Path) -> Iterator[Any]:
     """Read JSON lines (or .gz); a broken line is a FormatError with its number."""
     opener: Any = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8") as handle:
+        with opener(path, "rt", encoding="utf-8-sig") as handle:
             for number, line in enumerate(handle, 1):
                 if line.strip():
                     try:

@@ -101,8 +101,6 @@ def test_a_layout_of_pairs_is_recognised(tmp_path, name):
 @pytest.mark.parametrize("name", DIALOGUES)
 def test_prompts_are_dialogues_without_their_last_answer(tmp_path, name):
     row, messages = DIALOGUES[name]
-    if "history" in name or "context" in row:
-        pytest.skip("earlier answers and contexts are those of dialogues")
     assert load_prompts(write(tmp_path / "d.jsonl", [row])).records == [messages[:-1]]
 
 
@@ -203,6 +201,97 @@ def test_equal_answers_decide_nothing(tmp_path):
     assert data.left_out == {"two equal answers": 1}
 
 
+def test_marks_that_turns_carry_are_kept_apart_from_what_they_say(tmp_path):
+    turns = [{**TALK[0], "weight": 0, "id": 7}, {**TALK[1], "weight": 1, "timestamp": "now"}]
+    data = load_dialogues(write(tmp_path / "d.jsonl", [{"messages": turns}]))
+    assert data.records == [[ASKED, SAID]]
+    assert data.unused == ("messages[].id", "messages[].timestamp")
+
+
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"a": {"type": "integer"}}}}
+
+
+@pytest.mark.parametrize("tools", [[TOOL], json.dumps([TOOL])])
+@pytest.mark.parametrize("kind", ["messages", "sharegpt", "prompted"])
+def test_tools_beside_any_layout_stand_before_it(tmp_path, tools, kind):
+    rows = {
+        "messages": {"messages": TALK},
+        "sharegpt": {"conversations": [share("human", "2+2?"), share("gpt", "4")]},
+        "prompted": {"prompt": "2+2?", "completion": "4"},
+    }
+    row = rows[kind] | {"tools": tools, "system": "Be brief."}
+    (messages,) = load_dialogues(write(tmp_path / "d.jsonl", [row])).records
+    assert [m.role for m in messages] == ["system", "user", "assistant"]
+    assert '"name": "add"' in messages[0].content
+    assert messages[0].content.endswith("Be brief.")
+
+
+def test_parquet_structs_lose_the_keys_of_other_rows(tmp_path):
+    tools = [{"name": name, "parameters": {name: {"type": "string"}}} for name in ("a", "b")]
+    rows = [{"messages": TALK, "tools": [tool]} for tool in tools]
+    _parquet(tmp_path / "d.parquet", rows)
+    assert load_dialogues(tmp_path / "d.parquet").records == load_dialogues(write(tmp_path / "d.jsonl", rows)).records
+
+
+def test_prompts_keep_their_context_and_history(tmp_path):
+    row = {"instruction": "Add.", "context": "2 and 2", "response": "4", "history": [["hi", "ho"]]}
+    (messages,) = load_prompts(write(tmp_path / "d.jsonl", [row])).records
+    assert [m.content for m in messages] == ["hi", "ho", "Add.\n\n2 and 2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("d.csv", b'prompt,completion\r\n2+2?,4\r\n"a, ""b""\nc",\xc3\xa9\r\n'),
+        ("d.tsv", b"\xef\xbb\xbfprompt\tcompletion\n2+2?\t4\n\"a, \"\"b\"\"\nc\"\t\xc3\xa9\n"),
+        ("d.jsonl", b'\xef\xbb\xbf{"prompt": "2+2?", "completion": "4"}\r\n'
+         b'{"prompt": "a, \\"b\\"\\nc", "completion": "\xc3\xa9"}\r\n'),
+    ],
+)  # fmt: skip
+def test_tables_marks_of_windows_and_its_line_ends_are_read(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    data = load_dialogues(tmp_path / name)
+    assert data.records == [[ASKED, SAID], [Message("user", 'a, "b"\nc'), Message("assistant", "é")]]
+
+
+def test_the_first_row_may_be_the_bad_one(tmp_path):
+    data = load_dialogues(write(tmp_path / "d.jsonl", [{"messages": None}, *[{"messages": TALK}] * 150]))
+    assert len(data.records) == 150
+    assert "row 1" in data.shown()
+
+
+def test_replies_of_several_messages_are_no_whole_conversations(tmp_path):
+    reply = [TALK[1], role("user", "sure?"), role("assistant", "yes")]
+    row = {"prompt": TALK[:1], "chosen": reply, "rejected": [*reply[:2], role("assistant", "no")]}
+    with pytest.raises(FormatError, match="holds 3 messages"):
+        load_pairs(write(tmp_path / "d.jsonl", [row]))
+
+
+def test_marks_of_chat_templates_in_texts_are_told(tmp_path):
+    rows = [{"prompt": "<|im_start|>user\n2+2?", "completion": "4"}, {"prompt": "2+2?", "completion": "4"}]
+    data = load_dialogues(write(tmp_path / "d.jsonl", rows))
+    assert data.marks == {"<|im_start|>": 1}
+    assert "1 rows hold <|im_start|>" in data.shown()
+
+
+@pytest.mark.parametrize(
+    ("load", "row", "word"),
+    [
+        (load_dialogues, {"prompt": "a", "completion": "b", "label": False}, "KTO"),
+        (load_dialogues, {"instruction": "a", "output": "b", "label": "True"}, "KTO"),
+        (load_pairs, {"prompt": "a", "completion": "b", "label": True}, "KTO"),
+        (load_dialogues, {"prompt": "a", "chosen": "b", "rejected": "c"}, "herd train dpo"),
+        (load_pairs, {"messages": TALK}, "herd train sft"),
+        (load_pairs, {"chosen": "b", "rejected": "c"}, "without their prompt"),
+        (load_dialogues, {"text": "Once upon a time"}, "herd raise"),
+    ],
+)
+def test_what_is_meant_for_something_else_says_for_what(tmp_path, load, row, word):
+    with pytest.raises(FormatError) as found:
+        load(write(tmp_path / "d.jsonl", [row]))
+    assert word in found.value.mend
+
+
 BAD = {"messages": [role("user", "2+2?"), {"role": "assistant", "content": "4", "weight": 0}]}
 
 
@@ -211,13 +300,17 @@ def test_a_malformed_row_among_many_is_left_out_and_among_few_refused(tmp_path):
     assert len(data.records) == 150
     assert "1 left out: malformed, the first at" in data.shown()
     assert "row 151, messages[1].weight" in data.shown()
-    with pytest.raises(FormatError, match=r"no key 'weight'(.|\n)*the row"):
+    with pytest.raises(FormatError, match=r"'weight' is 0: an answer that is not to be learnt(.|\n)*the row"):
         load_dialogues(write(tmp_path / "d.jsonl", [{"messages": TALK}] * 50 + [BAD]))
 
 
 @pytest.mark.parametrize(
     ("row", "word"),
     [
+        ({"messages": [TALK[0], {**TALK[1], "thinking": "hm"}]}, "'thinking' is 'hm'"),
+        ({"conversations": [share("human", "a"), {**share("gpt", "b"), "weight": 0}]}, "not to be learnt"),
+        ({"messages": TALK, "tools": "[{"}, "a text that is not JSON"),
+        ({"messages": TALK, "tools": {"a": 1}}, "not a list"),
         ({"conversations": [share("robot", "x"), share("gpt", "y")]}, "unknown speaker 'robot'"),
         ({"conversations": [share("human", 3)]}, "'from' and 'value'"),
         ({"conversations": [share("function_call", "{")]}, "not JSON"),
@@ -234,7 +327,10 @@ def test_malformed_rows_say_what_is_wrong(tmp_path, row, word):
 @pytest.mark.parametrize(
     ("name", "content", "word"),
     [
-        ("d.csv", b"a,b", "known endings"),
+        ("d.csv", b"prompt,completion\na,b\na,b,c\n", "line 3 has 3 fields"),
+        ("d.csv", b'prompt,completion\na,"b\n', "damaged"),
+        ("d.csv", b"prompt,completion\n", "no row can be used"),
+        ("d.arrow", b"", "known are"),
         ("d.jsonl", b'{"messages": [', "line 1 is not JSON"),
         ("d.jsonl", b"[1]\n", "a row is an object"),
         ("d.jsonl", b"", "no row can be used"),

@@ -11,11 +11,23 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from herd.text.datasets.read import Row
-from herd.text.datasets.turns import Pair, conversation, marked, pair_of, prompt_of, reply_of, text, with_system
+from herd.text.datasets.refusals import is_labelled
+from herd.text.datasets.turns import (
+    Pair,
+    conversation,
+    marked,
+    pair_of,
+    prompt_of,
+    reply_of,
+    text,
+    with_definitions,
+    with_system,
+)
 from herd.text.message import Message
 
 T = TypeVar("T")
 _PROMPTS = ("prompt", "question", "query", "instruction", "input")
+_ANSWERS = ("output", "response")  # of an instruction
 _REPLIES = ("completion", "response", "answer", "output")
 
 
@@ -56,24 +68,29 @@ def _messages(row: Row) -> list[Message]:
     return conversation(row[column], system=row.get("system"), tools=row.get("tools"))
 
 
-def _alpaca(row: Row) -> list[Message]:
+def _instructed(row: Row) -> list[Message]:
+    """What an Alpaca row asks: instruction, input or context behind it, earlier turns before it."""
     task = text(row["instruction"], "instruction")
     context = next((row[name] for name in ("input", "context") if row.get(name)), "")
-    answer = _first(row, ("output", "response"))
-    assert answer is not None
     history: list[Message] = []
     for asked, said in row.get("history") or []:
         history += [Message("user", text(asked, "history")), Message("assistant", text(said, "history"))]
-    asked = f"{task}\n\n{text(context, 'input')}" if context else task
-    turns = [*history, Message("user", asked), Message("assistant", text(row[answer], answer))]
-    return with_system(row.get("system"), turns)
+    asked = "\n\n".join(part for part in (task, text(context, "input")) if part)
+    return with_system(row.get("system"), [*history, Message("user", asked)])
+
+
+def _alpaca(row: Row) -> list[Message]:
+    answer = _first(row, _ANSWERS)
+    assert answer is not None
+    return [*_instructed(row), Message("assistant", text(row[answer], answer))]
 
 
 def _prompted(row: Row) -> list[Message]:
     prompt, reply = _first(row, _PROMPTS), _first(row, _REPLIES)
     assert prompt is not None
     assert reply is not None
-    return with_system(row.get("system"), [*prompt_of(row[prompt], prompt), reply_of(row[reply], reply)])
+    turns = [*prompt_of(row[prompt], prompt), reply_of(row[reply], reply)]
+    return with_definitions(with_system(row.get("system"), turns), row.get("tools"))
 
 
 DIALOGUES: tuple[Layout[list[Message]], ...] = (
@@ -92,13 +109,13 @@ DIALOGUES: tuple[Layout[list[Message]], ...] = (
     Layout(
         "alpaca",
         '{"instruction": "...", "input": "...", "output": "..."}',
-        lambda row: _has("instruction")(row) and _first(row, ("output", "response")) is not None,
+        lambda row: _has("instruction")(row) and _first(row, _ANSWERS) is not None and not is_labelled(row),
         _alpaca,
     ),
     Layout(
         "prompt and completion",
         '{"prompt": "...", "completion": "..."}  (also question/answer, query/response, messages on either side)',
-        lambda row: _first(row, _PROMPTS) is not None and _first(row, _REPLIES) is not None,
+        lambda row: all(_first(row, names) is not None for names in (_PROMPTS, _REPLIES)) and not is_labelled(row),
         _prompted,
     ),
 )
@@ -109,11 +126,9 @@ DIALOGUES: tuple[Layout[list[Message]], ...] = (
 
 def _asked(row: Row) -> list[Message]:
     column = next(name for name in ("prompt", "instruction", "question", "query") if row.get(name) is not None)
-    prompt = prompt_of(row[column], column)
-    context = row.get("input") if column == "instruction" else None
-    if context:
-        prompt = [Message("user", f"{prompt[0].content}\n\n{text(context, 'input')}")]
-    return with_system(row.get("system"), prompt)
+    if column == "instruction" and isinstance(row[column], str):
+        return _instructed(row)
+    return with_definitions(with_system(row.get("system"), prompt_of(row[column], column)), row.get("tools"))
 
 
 PROMPTS: tuple[Layout[list[Message]], ...] = (
@@ -133,12 +148,13 @@ PROMPTS: tuple[Layout[list[Message]], ...] = (
 def _prompt_chosen(row: Row) -> Pair:
     column = _first(row, _PROMPTS)
     assert column is not None
-    prompt = with_system(row.get("system"), prompt_of(row[column], column))
+    prompt = with_definitions(with_system(row.get("system"), prompt_of(row[column], column)), row.get("tools"))
     return Pair(tuple(prompt), reply_of(row["chosen"], "chosen"), reply_of(row["rejected"], "rejected"))
 
 
 def _whole(row: Row) -> Pair:
-    sides = (conversation(row[side], system=row.get("system")) for side in ("chosen", "rejected"))
+    system, tools = row.get("system"), row.get("tools")
+    sides = (conversation(row[side], system=system, tools=tools) for side in ("chosen", "rejected"))
     return pair_of(*sides)
 
 
@@ -147,7 +163,7 @@ def _marked(row: Row) -> Pair:
 
 
 def _shared_pair(row: Row) -> Pair:
-    prompt = conversation(row["conversations"], system=row.get("system"))
+    prompt = conversation(row["conversations"], system=row.get("system"), tools=row.get("tools"))
     return Pair(tuple(prompt), reply_of(row["chosen"], "chosen"), reply_of(row["rejected"], "rejected"))
 
 
@@ -158,11 +174,12 @@ def _numbered(row: Row) -> Pair:
 
 
 def _conversations(row: Row) -> bool:
-    """chosen and rejected are whole conversations: more than a reply, or a list that begins with the user."""
+    """chosen and rejected are whole conversations: more than a reply each, and not begun by the assistant."""
     sides = [row.get("chosen"), row.get("rejected")]
     if not all(isinstance(side, list) and side and isinstance(side[0], Mapping) for side in sides):
         return False
-    return all(len(side) > 1 for side in sides if isinstance(side, list))
+    speakers = [side[0].get("role") or side[0].get("from") for side in sides if isinstance(side, list)]
+    return all(len(side) > 1 for side in sides if isinstance(side, list)) and not {"assistant", "gpt"} & set(speakers)
 
 
 PAIRS: tuple[Layout[Pair], ...] = (

@@ -6,7 +6,8 @@
 
 One layout for all rows. A conversation whose last answer is empty teaches nothing; it is left out and counted. So is a
 malformed row, as long as these are few (real datasets have some): more than one in a hundred is a FormatError with the
-first one's place and the row itself. `columns` renames before anything is recognised.
+first one's place and the row itself. Damage (a line that is no JSON, a file cut short) is refused wherever it stands.
+`columns` renames before anything is recognised. Records are kept in memory: about four times the file's bytes.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from typing import Any, Generic, TypeVar
 
 from herd.errors import FormatError, HerdError, InputError
 from herd.text.datasets.layouts import DIALOGUES, PAIRS, PROMPTS, Layout
+from herd.text.datasets.marks import foreign_marks
 from herd.text.datasets.read import Row, read_rows, sample
-from herd.text.datasets.turns import Pair
+from herd.text.datasets.refusals import advice
+from herd.text.datasets.turns import Pair, other_keys
 from herd.text.message import Message
 
 T = TypeVar("T")
@@ -36,6 +39,7 @@ class Dataset(Generic[T]):
     used: tuple[str, ...]
     unused: tuple[str, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    marks: Mapping[str, int] = field(default_factory=dict)  # marks of chat templates in texts -> rows that hold one
 
     def shown(self) -> str:
         """One line for a person."""
@@ -45,6 +49,8 @@ class Dataset(Generic[T]):
             line += f"; not used: {', '.join(self.unused)}"
         for reason, count in self.left_out.items():
             line += f"; {count:,} left out: {reason}"
+        for mark, count in self.marks.items():
+            line += f"; {count:,} rows hold {mark}, a mark of a chat template, which is learnt as plain text"
         return line
 
 
@@ -118,16 +124,23 @@ def _load(
     seen: dict[str, None] = {}
     looked: set[str] = set()
     left_out: Counter[str] = Counter()
+    marks: Counter[str] = Counter()
     malformed: list[FormatError] = []
     for place, raw in read_rows(Path(path)):
         row = _renamed(raw, columns, place)
-        layout = layout or _recognise(row, layouts, what, place)
-        seen.update(dict.fromkeys(name for name, value in row.items() if value is not None))
         try:
+            layout = layout or _recognise(row, layouts, what, place)
             record = _read(layout, row, place, looked)
         except FormatError as error:
             malformed.append(error)
+            if layout is None and len(malformed) == _MALFORMED:
+                break
             continue
+        for name, value in row.items():
+            if value is not None:
+                seen[name] = None
+                seen.update(dict.fromkeys(f"{name}[].{key}" for key in sorted(other_keys(value))))
+        marks.update(foreign_marks(record))
         reason = fault(record)
         if reason:
             left_out[reason] += 1
@@ -141,7 +154,8 @@ def _load(
         reasons = ", ".join(f"{count} with {reason}" for reason, count in left_out.items())
         raise InputError(f"no row can be used{': ' + reasons if reasons else ''}", where=str(path))
     used = tuple(name for name in seen if name in looked)
-    return Dataset(records, layout.name, used, tuple(name for name in seen if name not in looked), dict(left_out))
+    unused = tuple(name for name in seen if name not in looked)
+    return Dataset(records, layout.name, used, unused, dict(left_out), dict(marks))
 
 
 def _renamed(row: Row, columns: Mapping[str, str], place: str) -> Row:
@@ -156,11 +170,13 @@ def _recognise(row: Row, layouts: Sequence[Layout[T]], what: str, place: str) ->
     for layout in layouts:
         if layout.fits(row):
             return layout
+    hint = advice(row, what)
     known = "\n    ".join(f"{layout.name}: {layout.example}" for layout in layouts)
     raise FormatError(
         f"the columns {', '.join(row)} are none of the known layouts of {what}\n  the row: {sample(row)}",
         where=place,
-        mend=f"rename with --columns OURS=THEIRS, or write rows of one of these:\n    {known}",
+        mend=f"{hint}\n  else " * bool(hint)
+        + f"rename with --columns OURS=THEIRS, or write one of these:\n    {known}",
     )
 
 

@@ -1,7 +1,11 @@
-"""Rows of a dataset on disk: JSON lines (also .gz), a JSON list, Parquet; a folder is its files in order of name."""
+"""Rows of a dataset on disk: JSON lines (also .gz), a JSON list, Parquet, CSV and TSV with a line of names.
+
+A folder is its files in order of name. Rows are read one at a time, except of a JSON list, which is read whole.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +15,15 @@ from herd.errors import ArtifactError, FormatError, InputError
 from herd.files import read_json, read_jsonl
 
 Row = dict[str, Any]
-ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
+ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv", ".tsv")
+_MENDS = {
+    ".zst": "unpack it (zstd -d), or write .jsonl.gz",
+    ".gz": "of packed files .jsonl.gz is read; unpack this one",
+    ".arrow": "write it as Parquet (datasets: Dataset.to_parquet)",
+    ".txt": "running text is for pre-training: herd raise RECIPE --documents PATH",
+    ".md": "running text is for pre-training: herd raise RECIPE --documents PATH",
+}
+_LONGEST_FIELD = 2**27  # of a CSV file; Python's own bound of 131,072 is less than a long answer
 
 
 def files_of(path: Path) -> list[Path]:
@@ -44,10 +56,30 @@ def _rows(file: Path) -> Iterator[Any]:
         yield from _json(file)
     elif name.endswith((".jsonl", ".jsonl.gz")):
         yield from read_jsonl(file)
+    elif name.endswith((".csv", ".tsv")):
+        yield from _table(file, "\t" if name.endswith(".tsv") else ",")
     else:
+        mend = _MENDS.get(file.suffix.lower(), "write it as JSON lines or Parquet")
         raise InputError(
-            f"a dataset in a file called {file.name}", where=str(file), mend=f"known endings: {', '.join(ENDINGS)}"
+            f"no dataset is read from {file.name}: known are {', '.join(ENDINGS)}", where=str(file), mend=mend
         )
+
+
+def _table(file: Path, separator: str) -> Iterator[Any]:
+    """Rows of texts by the names in the first line."""
+    csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as handle:
+            lines = csv.reader(handle, delimiter=separator, strict=True)
+            names = next(lines, [])
+            for fields in lines:
+                if len(fields) != len(names) and fields:
+                    what = f"line {lines.line_num} has {len(fields)} fields, the first line names {len(names)}"
+                    raise FormatError(what, where=str(file), mend="quote fields that hold the separator or a line end")
+                if fields:
+                    yield dict(zip(names, fields, strict=True))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise FormatError(f"damaged, or not UTF-8: {error}", where=str(file)) from error
 
 
 def _json(file: Path) -> Iterator[Any]:
@@ -74,9 +106,16 @@ def _parquet(file: Path) -> Iterator[Any]:
     try:
         with pyarrow.parquet.ParquetFile(file) as handle:
             for batch in handle.iter_batches(batch_size=1024):
-                yield from batch.to_pylist()
+                yield from (_without_nulls(row) for row in batch.to_pylist())
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise FormatError(f"not a whole Parquet file: {error}", where=str(file)) from error
+
+
+def _without_nulls(value: Any) -> Any:
+    """Parquet gives every struct every key that any struct of the column has; those without a value are not there."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def sample(row: Any, limit: int = 600) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from herd.errors import FormatError
 from herd.text.dialogues import dialogue_from_dict, message_from_dict
 from herd.text.message import Message
+from herd.text.tools import with_tools
 
 # What ShareGPT and its descendants call the speakers.
 _SPEAKERS = {
@@ -21,6 +22,13 @@ _SPEAKERS = {
     "function_call": "assistant",
 }
 _MARK = re.compile(r"\n\n(Human|Assistant): ?")  # hh-rlhf as released
+_KEYS = {"role", "content", "tool_calls", "tool_call_id", "name", "from", "value"}
+# Keys of a turn that change what is learnt. Any other key (an id, a time) is left aside, and shown as not used.
+_MEANT = {
+    *("audio", "function_call", "image", "images", "loss", "mask", "reasoning", "reasoning_content", "refusal"),
+    *("thinking", "train", "trainable", "weight"),
+}
+_LEARN = ("weight", "loss", "train", "trainable")  # marks of turns that are learnt or not
 
 
 @dataclass(frozen=True)
@@ -39,18 +47,48 @@ def conversation(value: Any, *, system: Any = None, tools: Any = None) -> list[M
     if isinstance(value[0], Mapping) and "from" in value[0]:
         messages = [_shared(turn, f"turn {number}") for number, turn in enumerate(value, 1)]
     else:
-        record: dict[str, Any] = {"messages": [_without_empty(turn) for turn in value]}
-        messages = dialogue_from_dict(record | ({"tools": tools} if tools else {}))
-    return with_system(system, messages)
+        messages = dialogue_from_dict({"messages": [_known(turn, f"messages[{i}]") for i, turn in enumerate(value)]})
+    return with_definitions(with_system(system, messages), tools)
 
 
-def _without_empty(turn: Any) -> Any:
-    """Parquet gives every message every key that any message has."""
-    return {key: item for key, item in turn.items() if item is not None} if isinstance(turn, dict) else turn
+def with_definitions(messages: Sequence[Message], tools: Any) -> list[Message]:
+    """The messages with tools described at their head: a list of definitions, or its JSON text as some columns have."""
+    if isinstance(tools, str) and tools.strip():
+        try:
+            tools = json.loads(tools)
+        except ValueError as error:
+            raise FormatError(f"'tools' is a text that is not JSON: {error}", where="tools") from error
+    if tools and not isinstance(tools, list):
+        raise FormatError("'tools' is not a list", where="tools")
+    return with_tools(messages, tools) if tools else list(messages)
+
+
+def other_keys(value: Any) -> set[str]:
+    """The keys of a column of turns that nothing is made of."""
+    turns = [turn for turn in value if isinstance(turn, Mapping)] if isinstance(value, list) else []
+    known = _KEYS | set(_LEARN)
+    return {str(key) for turn in turns for key, item in turn.items() if item is not None and key not in known}
+
+
+def _known(turn: Any, where: str) -> Any:
+    """A turn without what is not its text; FormatError for a key that means something which cannot be kept."""
+    if not isinstance(turn, Mapping):
+        return turn
+    answers = turn.get("role") == "assistant" or _SPEAKERS.get(str(turn.get("from")).lower()) == "assistant"
+    for key in turn.keys() & _MEANT:
+        if turn[key] is None or (key in _LEARN and (turn[key] == 1 or not answers)):
+            continue
+        if key in _LEARN:
+            what, mend = "an answer that is not to be learnt", "end the conversation before it, or remove the mark"
+        else:
+            what, mend = "part of a turn that is not read", "put it into the content, or remove it"
+        raise FormatError(f"'{key}' is {turn[key]!r}: {what}", where=f"{where}.{key}", mend=mend)
+    return {key: item for key, item in turn.items() if key in _KEYS and item is not None}
 
 
 def _shared(turn: Any, where: str) -> Message:
     """One ShareGPT turn."""
+    turn = _known(turn, where)
     if not isinstance(turn, Mapping) or not isinstance(turn.get("value"), str):
         raise FormatError("a turn has 'from' and 'value', both texts", where=where)
     speaker = str(turn.get("from")).lower()
