@@ -170,13 +170,12 @@ def _recognise(row: Row, layouts: Sequence[Layout[T]], what: str, place: str) ->
     for layout in layouts:
         if layout.fits(row):
             return layout
-    hint = advice(row, what)
+    hint = f"{told}\n  else " if (told := advice(row, what)) else ""
     known = "\n    ".join(f"{layout.name}: {layout.example}" for layout in layouts)
     raise FormatError(
         f"the columns {', '.join(row)} are none of the known layouts of {what}\n  the row: {sample(row)}",
         where=place,
-        mend=f"{hint}\n  else " * bool(hint)
-        + f"rename with --columns OURS=THEIRS, or write one of these:\n    {known}",
+        mend=hint + f"rename with --columns OURS=THEIRS, or write rows of one of these:\n    {known}",
     )
 
 
