@@ -9,6 +9,8 @@ from hub_server import Server, serving
 
 from herd.hub.client import Hub
 
+SECRET = "hf_" + "right" * 4  # the token of the user `friend`
+
 
 @pytest.fixture
 def server() -> Iterator[Server]:
@@ -24,4 +26,4 @@ def hub(server: Server) -> Hub:
 
 @pytest.fixture
 def friend(server: Server) -> Hub:
-    return Hub(server.url, token="hf_" + "right" * 4)
+    return Hub(server.url, token=SECRET)

@@ -1,17 +1,20 @@
 """A hub on this machine for the tests: the part of the Hugging Face Hub's HTTP protocol that herd speaks.
 
+huggingface_hub's own downloads and uploads and transformers' `from_pretrained` work against it (test_hub_server).
+
     with serving() as server:
         server.add("org/model", {"config.json": b"{}", "model.safetensors": b"..."})
         hub = Hub(server.url, token="")
 
-Model info, the tree in pages, resolve with commit and checksum headers, large files by a redirect to another origin
-that honours ranges; for uploads: repository creation, card validation, preupload, the LFS batch with verify, commits.
+Model info, the tree in pages, old names of renamed repositories (307), resolve with commit and checksum headers: small
+files by a relative redirect and compressed, large ones by a redirect to another origin with a signed address, which
+honours ranges and takes no token. Uploads are in hub_uploads. The whole may lie under a path, as a mirror's may.
 Faults are switched on per server: cut connections, damaged bytes, statuses. Every request is kept in `requests`.
 """
 
 from __future__ import annotations
 
-import base64
+import gzip
 import hashlib
 import json
 import re
@@ -21,14 +24,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-LARGE = 2000  # bytes from which a file lies in the large-file store
+from hub_uploads import LARGE, Uploads, git_id
+
 PAGE = 3  # entries of one page of a tree
-
-
-def git_id(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 @dataclass
@@ -74,6 +74,14 @@ class Server:
         self.damage = False
         self.ignore_ranges = False
         self.fail: dict[str, int] = {}  # part of a path -> status
+        self.busy = 0  # requests of files that are answered with 503
+        self.signed_for = 0  # requests that one signed address is good for; 0: any number
+        self.most = 0  # bytes that a request without a range gets at most; 0: any number
+        self.surplus = 0  # blocks of 1 MB that come behind a large file
+        self.strays = False  # files of the hub itself are sent on to the other origin when they are fetched
+        self.prefix = ""  # the path that a mirror lies under
+        self.renamed: dict[str, str] = {}  # old names -> new ones
+        self.signatures: dict[str, int] = {}  # how often each was used
         self.card_error = ""
         self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), _handler(self)) for _ in range(2)]
         for one in self._servers:
@@ -82,7 +90,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._servers[0].server_port}"
+        return f"http://127.0.0.1:{self._servers[0].server_port}{self.prefix}"
 
     @property
     def far(self) -> str:
@@ -119,7 +127,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
     return type("Handler", (_Handler,), {"hub": server})
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Uploads, BaseHTTPRequestHandler):
     hub: Server
     protocol_version = "HTTP/1.1"
 
@@ -134,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         parts = urlsplit(self.path)
         self.query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        path = unquote(parts.path)
+        path = parts.path.removeprefix(self.hub.prefix)
         self.hub.requests.append(
             Asked(
                 self.command, self.path, self.server.server_address[1], {k.lower(): v for k, v in self.headers.items()}
@@ -144,10 +152,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = self.rfile.read(length) if length else self._chunks()
         for part, status in self.hub.fail.items():
             if part in path:
-                return self._json({"error": "as the test asked"}, status)
+                return self._json({"error": "as the test asked"}, status, **{"Retry-After": "7"})
         for pattern, method in _ROUTES:
             if found := re.fullmatch(pattern, path):
-                return getattr(self, method)(**found.groupdict())
+                given = {name: unquote(value) for name, value in found.groupdict().items()}
+                if now := self.hub.renamed.get(given.get("name", "")):
+                    where = self.path.replace(given["name"], now, 1)
+                    return self._send(307, b"", {"Location": where})
+                return getattr(self, method)(**given)
         return self._json({"error": f"no such page {path}"}, 404)
 
     def _chunks(self) -> bytes:
@@ -198,7 +210,9 @@ class _Handler(BaseHTTPRequestHandler):
             sha = repo.find(revision)
             if sha is None:
                 return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-            self._json({"id": name, "modelId": name, "sha": sha, "siblings": [], "tags": [], "private": repo.private})
+            files = [{"rfilename": path} for path in sorted(repo.commits[sha])]
+            told = {"id": name, "modelId": name, "sha": sha, "siblings": files, "tags": [], "private": repo.private}
+            self._json(told | {"gated": "auto" if repo.gated else False})
 
     def tree(self, kind: str, name: str, revision: str, folder: str = "") -> None:
         if (repo := self._repo(kind, name)) is None:
@@ -213,120 +227,98 @@ class _Handler(BaseHTTPRequestHandler):
         start = int(self.query.get("cursor", 0))
         more = {}
         if start + PAGE < len(rows):
-            where = f"{self.hub.url}{urlsplit(self.path).path}?recursive=true&cursor={start + PAGE}"
+            asked = urlsplit(self.path).path.removeprefix(self.hub.prefix)
+            where = f"{self.hub.url}{asked}?recursive=true&cursor={start + PAGE}"
             more = {"Link": f'<{where}>; rel="next"'}
         self._json(rows[start : start + PAGE], **more)
 
     def resolve(self, name: str, revision: str, path: str, kind: str = "model") -> None:
-        if (repo := self._repo(kind, name)) is None:
+        if (found := self._open(kind, name, revision, path)) is None:
             return
-        if repo.gated and self.user != "friend":
-            status = 403 if self.user else 401
-            return self._refuse(status, "GatedRepo", f"Access to model {name} is restricted.")
-        sha = repo.find(revision)
-        if sha is None or path not in repo.commits[sha]:
-            return self._refuse(404, "EntryNotFound", "Entry not found")
-        data = repo.commits[sha][path]
+        sha, data = found
+        if self.hub.busy:
+            self.hub.busy -= 1
+            return self._json({"error": "busy"}, 503)
         headers = {"X-Repo-Commit": sha, "ETag": f'"{git_id(data)}"', "Accept-Ranges": "bytes"}
         if len(data) < LARGE:
-            return self._send(200, data, headers | {"Content-Type": "text/plain"})
+            where = f"{self.hub.prefix}/api/resolve-cache/{kind}s/{name}/{sha}/{quote(path)}"
+            return self._send(307, b"", headers | {"Location": where, "X-Linked-Size": str(len(data))})
         digest = hashlib.sha256(data).hexdigest()
+        signature = f"s3cret{len(self.hub.signatures)}"
+        self.hub.signatures[signature] = 0
         headers |= {
             "X-Linked-Etag": f'"{digest}"',
             "X-Linked-Size": str(len(data)),
-            "Location": f"{self.hub.far}/store/{digest}?X-Signature=s3cret",
+            "Location": f"{self.hub.far}/store/{digest}?X-Signature={signature}",
         }
         return self._send(302, b"", headers)
 
+    def small(self, kind: str, name: str, revision: str, path: str) -> None:
+        """A file that lies with the hub itself; compressed for whoever takes it so."""
+        if (found := self._open(kind, name, revision, path)) is None:
+            return
+        sha, data = found
+        if self.hub.strays and self.command == "GET":
+            return self._send(302, b"", {"Location": f"{self.hub.far}/store/{hashlib.sha256(data).hexdigest()}"})
+        headers = {"X-Repo-Commit": sha, "ETag": f'"{git_id(data)}"', "Content-Type": "text/plain"}
+        if "gzip" in self.headers.get("Accept-Encoding", ""):
+            return self._send(200, gzip.compress(data), headers | {"Content-Encoding": "gzip"})
+        start, end = self._range(len(data))
+        return self._send(206 if "Range" in self.headers else 200, data[start:end], headers)
+
+    def _open(self, kind: str, name: str, revision: str, path: str) -> tuple[str, bytes] | None:
+        """The commit and the bytes of a file; None where it is refused."""
+        if (repo := self._repo(kind, name)) is None:
+            return None
+        if repo.gated and self.user != "friend":
+            self._refuse(403 if self.user else 401, "GatedRepo", f"Access to model {name} is restricted.")
+            return None
+        sha = repo.find(revision)
+        if sha is None or path not in repo.commits[sha]:
+            self._refuse(404, "EntryNotFound" if sha else "RevisionNotFound", "Entry not found")
+            return None
+        return sha, repo.commits[sha][path]
+
+    def _range(self, size: int) -> tuple[int, int]:
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if asked is None or self.hub.ignore_ranges:
+            return 0, size
+        return int(asked[1]), min(size, int(asked[2] or size - 1) + 1)
+
     def large(self, digest: str) -> None:
+        signature = self.query.get("X-Signature", "")
+        self.hub.signatures[signature] = used = self.hub.signatures.get(signature, 0) + 1
+        if self.hub.signed_for and used > self.hub.signed_for:
+            return self._send(
+                403, b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>", {}
+            )
+        if signature and "Authorization" in self.headers:
+            return self._send(400, b"<Error><Message>Only one auth mechanism allowed</Message></Error>", {})
         data = self.hub.store[digest]
         if self.hub.damage:
             data = bytes([data[0] ^ 1]) + data[1:]
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        start = int(asked[1]) if asked and not self.hub.ignore_ranges else 0
-        headers = {"ETag": f'"{digest}"', "Accept-Ranges": "bytes", "Content-Length": str(len(data) - start)}
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        start, end = self._range(len(data))
+        if start >= len(data):
+            return self._send(416, b"", {"Content-Range": f"bytes */{len(data)}"})
+        part = (start, end) != (0, len(data)) or ("Range" in self.headers and not self.hub.ignore_ranges)
+        if self.hub.most and end - start > self.hub.most:
+            return self._send(400, b"", {})
+        headers = {"ETag": f'"{digest}"', "Accept-Ranges": "bytes", "Content-Length": str(end - start)}
+        if part:
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
         if self.hub.cuts and self.command == "GET":
             self.hub.cuts -= 1
-            self._send(206 if start else 200, data[start : start + self.hub.cut_after], headers)
+            self._send(206 if part else 200, data[start : min(end, start + self.hub.cut_after)], headers)
             self.close_connection = True
             self.connection.shutdown(2)
             return
         if self.hub.hang_after and self.command == "GET":
-            self._send(206 if start else 200, data[start : start + self.hub.hang_after], headers)
+            self._send(206 if part else 200, data[start : start + self.hub.hang_after], headers)
             self.hub.released.wait(60)
             return
-        self._send(206 if start else 200, data[start:], headers)
-
-    # writing
-
-    def create(self) -> None:
-        if self.user != "friend":
-            return self._refuse(403 if self.user else 401, "", "You don't have the rights to create a model")
-        asked = json.loads(self.body)
-        name = f"{asked.get('organization') or self.user}/{asked['name']}"
-        if ("model", name) in self.hub.repos:
-            return self._json({"error": "You already created this model repo", "url": f"{self.hub.url}/{name}"}, 409)
-        private = asked.get("visibility") == "private" or bool(asked.get("private"))
-        self.hub.repos["model", name] = repo = Repo("model", name, private=private)
-        repo.commit({".gitattributes": b"*.safetensors filter=lfs\n"})
-        return self._json({"url": f"{self.hub.url}/{name}", "name": name})
-
-    def card(self) -> None:
-        if self.hub.card_error:
-            return self._json({"errors": [{"message": self.hub.card_error}], "warnings": []}, 400)
-        return self._json({"errors": [], "warnings": []})
-
-    def preupload(self, kind: str, name: str, revision: str) -> None:
-        if (repo := self._repo(kind, name)) is None:
-            return
-        now = repo.commits[repo.find(revision) or ""]
-        files = []
-        for file in json.loads(self.body)["files"]:
-            large = file["size"] >= LARGE
-            old = now.get(file["path"])
-            oid = None if old is None else hashlib.sha256(old).hexdigest() if large else git_id(old)
-            mode = "lfs" if large else "regular"
-            files.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
-        self._json({"files": files})
-
-    def batch(self, name: str) -> None:
-        objects = []
-        for one in json.loads(self.body)["objects"]:
-            entry = {"oid": one["oid"], "size": one["size"]}
-            if one["oid"] not in self.hub.store:
-                verify = {"href": f"{self.hub.url}/verify/{one['oid']}"}
-                entry["actions"] = {"upload": {"href": f"{self.hub.far}/put/{one['oid']}"}, "verify": verify}
-            objects.append(entry)
-        self._json({"transfer": "basic", "objects": objects})
-
-    def put(self, digest: str) -> None:
-        if hashlib.sha256(self.body).hexdigest() != digest:
-            return self._json({"error": "checksum"}, 400)
-        self.hub.store[digest] = self.body
-        return self._send(200, b"", {})
-
-    def verify(self, digest: str) -> None:
-        self._json({}, 200 if len(self.hub.store.get(digest, b"")) == json.loads(self.body)["size"] else 404)
-
-    def commit(self, kind: str, name: str, revision: str) -> None:
-        if (repo := self._repo(kind, name)) is None:
-            return
-        if self.user != "friend":
-            return self._refuse(403, "", "Forbidden: you need write access")
-        files = dict(repo.commits[repo.find(revision) or ""])
-        for line in self.body.splitlines():
-            row = json.loads(line)
-            value = row["value"]
-            if row["key"] == "file":
-                files[value["path"]] = base64.b64decode(value["content"])
-            elif row["key"] == "lfsFile":
-                files[value["path"]] = self.hub.store[value["oid"]]
-            elif row["key"] == "deletedFile":
-                del files[value["path"]]
-        sha = repo.commit(files, revision)
-        self._json({"success": True, "commitOid": sha, "commitUrl": f"{self.hub.url}/{name}/commit/{sha}"})
+        more = b"!" * (self.hub.surplus << 20)
+        headers["Content-Length"] = str(end - start + len(more))
+        self._send(206 if part else 200, data[start:end] + more, headers)
 
 
 def _entry(path: str, data: bytes) -> dict[str, Any]:
@@ -346,6 +338,8 @@ _ROUTES = (
     (rf"{_API}/tree/(?P<revision>[^/]+)/(?P<folder>.+)", "tree"),
     (rf"{_API}/preupload/(?P<revision>.+)", "preupload"),
     (rf"{_API}/commit/(?P<revision>.+)", "commit"),
+    (rf"{_API}/branch/(?P<branch>.+)", "branch"),
+    (rf"/api/resolve-cache/(?P<kind>model|dataset)s/{_NAME}/(?P<revision>[^/]+)/(?P<path>.+)", "small"),
     (r"/api/repos/create", "create"),
     (r"/api/validate-yaml", "card"),
     (rf"/{_NAME}\.git/info/lfs/objects/batch", "batch"),

@@ -76,7 +76,7 @@ def test_a_new_commit_fetches_what_changed(server: Server, hub: Hub, model: dict
 
 def test_a_killed_download_goes_on_where_it_was(server: Server, hub: Hub, tmp_path: Path) -> None:
     """kill -9 in the middle of a file: another process asks for the rest of it alone."""
-    block = 10 * 2**20  # what the library hands on at a time
+    block = 2**20  # what the library hands on at a time
     data = os.urandom(2 * block + 12_345)
     server.add("org/large", {"m.gguf": data})
     server.hang_after = 2 * block + 99
@@ -175,7 +175,7 @@ def test_layouts(server: Server, hub: Hub, tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "meta").iterdir()}
     assert names == {"params.json", "consolidated.00.pth", "tokenizer.model", "LICENSE", "herd.json"}
     server.add("org/gguf", {"m-Q8_0.gguf": b"GGUF8", "m-BF16.gguf": b"GGUF16"})
-    with pytest.raises(InputError, match="2 GGUF files"):
+    with pytest.raises(InputError, match=r"several GGUF models: m-BF16.gguf, m-Q8_0.gguf"):
         pull(hub, "org/gguf", tmp_path / "gguf")
     pull(hub, "org/gguf", tmp_path / "gguf", layout="gguf", only="*Q8_0.gguf")
     assert (tmp_path / "gguf" / "m-Q8_0.gguf").read_bytes() == b"GGUF8"

@@ -139,5 +139,9 @@ def test_a_pull_in_a_process_of_its_own(server: Server, model: dict[str, bytes],
     assert SECRET not in done.stdout + done.stderr
     offline = environment | {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=offline, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "was here already, whole" in done.stdout
+    command[-1] = str(tmp_path / "elsewhere")
+    done = subprocess.run(command, env=offline, capture_output=True, text=True, check=False)
     assert done.returncode == 11
     assert "offline" in done.stderr

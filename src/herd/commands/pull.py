@@ -20,10 +20,15 @@ def pull(repo: str, *, revision: str, out: str, layout: str, only: str) -> int:
 
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise InputError(f"'{repo}' is no name of a repository", where="REPO", mend="write OWNER/NAME")
-    chosen = next((name for name in LAYOUTS if name == (layout or ("gguf" if only else ""))), None)
-    if only and chosen != "gguf":
-        raise InputError(f"--only chooses among GGUF files, not in the layout {layout}", where="--only")
+    guess = ("gguf" if only.lower().endswith(".gguf") else "meta") if only else ""
+    chosen = next((name for name in LAYOUTS if name == (layout or guess)), None)
+    if only and chosen not in ("gguf", "meta"):
+        raise InputError(f"--only chooses among files of GGUF or of Meta's layout, not of {layout}", where="--only")
     folder = Path(out or Path("models") / repo.rpartition("/")[2])
+    if Path.cwd().resolve().is_relative_to(folder.resolve()):
+        raise InputError(
+            "this folder cannot be replaced, for you stand in it", where=str(folder), mend="name a new one with --out"
+        )
     with Line(sys.stderr) as line:
         pulled = fetch(Hub.from_environment(), repo, folder, revision=revision, layout=chosen, only=only, progress=line)
     done = "was here already, whole" if pulled.found else "is here, every checksum agrees"

@@ -4,6 +4,7 @@
     listing     the files of a repository at one commit, with their checksums
     download    one file: resumable, verified, progress
     select      which files of a model repository are wanted
+    standing    what an earlier pull left in the place of a new one
     pull        a repository as a model folder, whole or not at all
     kept        the same from the Hub's cache on this machine, when offline
     upload      a folder's files as one commit

@@ -22,6 +22,7 @@ from herd.errors import HerdError, HubError, InputError, MissingExtraError
 
 ENDPOINT = "https://huggingface.co"
 _TRUE = {"1", "ON", "YES", "TRUE"}
+_BLOCK = 1 << 20  # bytes that a broken line loses at most: with the library's 10 MB, a bad line never gets on
 _TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{8,}")
 
 
@@ -47,11 +48,13 @@ class Hub:
     def library(self) -> Any:
         """The package huggingface_hub, quiet; MissingExtraError where it is not installed."""
         try:
+            import huggingface_hub.constants
             import huggingface_hub.errors
             import huggingface_hub.utils
         except ImportError as error:
             raise MissingExtraError("huggingface_hub", "hub") from error
         package: Any = huggingface_hub
+        package.constants.DOWNLOAD_CHUNK_SIZE = _BLOCK
         package.utils.logging.set_verbosity_error()  # its warnings hold signed addresses
         if not os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS"):
             package.utils.disable_progress_bars()  # herd shows its own

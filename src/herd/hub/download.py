@@ -1,7 +1,8 @@
 """One file from the hub: it goes on where it was cut, even by `kill -9`, and is not there before it is verified.
 
 huggingface_hub restarts a file whose process died; over a slow line a shard of 5 GB then never arrives. So the file is
-asked for by ranges into a `.part` of ours, with the library's request, retries and redirects.
+asked for by ranges into a `.part` of ours, with the library's request, retries and redirects. Each new try asks the hub
+anew where the file lies: the address of the large-file store is signed for an hour or so, and a slow line needs longer.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -17,12 +19,16 @@ from urllib.parse import urlsplit
 
 from herd.errors import HubError, StorageError
 from herd.files import storage_errors
-from herd.hub.client import Hub
+from herd.hub.client import ENDPOINT, Hub
 from herd.hub.listing import Listing, RemoteFile, digest_of
 from herd.progress import Progress, Silent
 
 _CONNECTIONS = 4
 _SPARE = 64_000_000  # bytes that stay free on the disk
+_TRIES = 4  # in a row that bring not one byte
+_WAIT = 1.0  # seconds before the second of them, doubled each time
+# The library asks for 50 GB at most in one request; Meta's shards of the 405B have 51 and 101: they come in stretches.
+_PLAIN, _STRETCH = 50_000_000_000, 20_000_000_000
 
 
 class Meter:
@@ -43,15 +49,21 @@ class Stopped(Exception):
     """Another download failed, or the user pressed Ctrl-C."""
 
 
-class _Counted:
-    """The part file as the library writes to it: every block is counted."""
+class _Surplus(Exception):
+    """More came than the listing promises."""
 
-    def __init__(self, handle: IO[bytes], meter: Meter) -> None:
-        self._handle, self._meter = handle, meter
+
+class _Counted:
+    """The part file as the library writes to it: every block is counted, and none goes beyond `limit`."""
+
+    def __init__(self, handle: IO[bytes], meter: Meter, limit: int) -> None:
+        self._handle, self._meter, self._limit = handle, meter, limit
 
     def write(self, block: bytes) -> int:
         if self._meter.stop.is_set():
             raise Stopped
+        if self._handle.tell() + len(block) > self._limit:  # a stream without end would fill the disk
+            raise _Surplus
         self._meter.add(len(block))
         return self._handle.write(block)
 
@@ -128,18 +140,23 @@ def _fetch(hub: Hub, listing: Listing, file: RemoteFile, place: Path, meter: Met
                 handle.seek(0)
             meter.add(start)
             if start < file.size:
-                _request(hub, listing, file, _Counted(handle, meter), start)
+                _request(hub, listing, file, _Counted(handle, meter, file.size))
             handle.flush()
             os.fsync(handle.fileno())
         found = digest_of(part, file.digest)
         if found != file.digest:
             part.unlink()
-            raise HubError(
-                f"{file.path} arrived damaged: its checksum is {found[:16]}..., the hub promised {file.digest[:16]}...",
-                where=hub.page(listing.repo, listing.kind),
-                mend="run the same command again; where it stays so, a proxy or mirror changes files on the way",
-            )
+            what = f"its checksum is {found[:16]}..., the hub promised {file.digest[:16]}..."
+            raise _damaged(hub, listing, file, what)
         os.replace(part, place)
+
+
+def _damaged(hub: Hub, listing: Listing, file: RemoteFile, what: str) -> HubError:
+    return HubError(
+        f"{file.path} arrived damaged: {what}",
+        where=hub.page(listing.repo, listing.kind),
+        mend="run the same command again; where it stays so, a proxy or mirror changes files on the way",
+    )
 
 
 def part_of(place: Path, file: RemoteFile) -> Path:
@@ -147,23 +164,61 @@ def part_of(place: Path, file: RemoteFile) -> Path:
     return place.with_name(f".{place.name}.{file.digest[:16]}.part")
 
 
-def _request(hub: Hub, listing: Listing, file: RemoteFile, handle: Any, start: int) -> None:
+def _request(hub: Hub, listing: Listing, file: RemoteFile, handle: _Counted) -> None:
+    """Bring what is missing behind the handle's place; tries end when several in a row bring nothing."""
     library = hub.library()
-    from huggingface_hub.file_download import http_get
-
     with hub.errors(listing.repo, kind=listing.kind, revision=listing.revision):
         address = library.hf_hub_url(
             listing.repo, file.path, repo_type=listing.kind, revision=listing.commit, endpoint=hub.endpoint
         )
-        token = hub.secret() or False
-        promised = library.get_hf_file_metadata(address, token=token, endpoint=hub.endpoint)
-        # A file of the large-file store lies with another host, behind a signed address: the token is not for it.
-        ours = _origin(promised.location) == _origin(address)
-        headers = library.utils.build_hf_headers(token=token if ours else False)
-        headers["Accept-Encoding"] = "identity"  # ranges count the bytes of the file itself
-        http_get(promised.location, handle, resume_size=start, headers=headers, expected_size=file.size)
+        barren = 0
+        while (start := handle.tell()) < file.size:
+            place, token = _locate(hub, address)
+            try:
+                _stream(hub, place, token, handle, start, file.size)
+            except _Surplus:
+                handle.seek(0)
+                handle.truncate()
+                raise _damaged(hub, listing, file, f"more than the promised {file.size:,} bytes came") from None
+            except (library.errors.HTTPError, OSError) as error:
+                barren = 0 if handle.tell() > start else barren + 1
+                if barren == _TRIES or not _may_pass(error, ours=bool(token)):
+                    raise
+                time.sleep(_WAIT * 2 ** max(0, barren - 1))
+
+
+def _locate(hub: Hub, address: str) -> tuple[str, str]:
+    """Where the file of the hub's `address` lies now, and the token to send there: none to a foreign host."""
+    token = hub.secret()
+    found = hub.library().get_hf_file_metadata(
+        address, token=token or False, endpoint=hub.endpoint, retry_on_errors=True
+    )
+    # A mirror may send its users on to the hub itself, which wants the token; the large-file store lies with another
+    # host, behind a signed address: the token is not for it.
+    ours = _origin(found.location) in (_origin(address), _origin(ENDPOINT))
+    return str(found.location), token if ours else ""
+
+
+def _stream(hub: Hub, place: str, token: str, handle: Any, start: int, size: int) -> None:
+    from huggingface_hub.file_download import http_get
+
+    headers = hub.library().utils.build_hf_headers(token=token or False)
+    headers["Accept-Encoding"] = "identity"  # ranges count the bytes of the file itself
+    if size <= _PLAIN:
+        http_get(place, handle, resume_size=start, headers=headers, expected_size=size)
+        return
+    end = min(size, start + _STRETCH)
+    http_get(place, handle, headers={**headers, "Range": f"bytes={start}-{end - 1}"}, expected_size=end - start)
+
+
+def _may_pass(error: Any, ours: bool) -> bool:
+    """Whether trying again can help: a broken line, a busy server, a signature that has run out."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return False  # of this machine's disk
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status is None or not ours or status in (408, 429) or status >= 500
 
 
 def _origin(address: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(address)
-    return parts.scheme, parts.hostname, parts.port
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)

@@ -36,7 +36,7 @@ def list_kept(hub: Hub, repo: str, *, revision: str = "main", kind: Kind = "mode
             files.append(RemoteFile(name, path.stat().st_size, digest))
         else:
             refused.append(repr(name))
-    return Listing(repo, kind, revision, commit, tuple(files), tuple(refused)), folder
+    return Listing(repo, kind, revision, commit, tuple(files), tuple(refused), cached=True), folder
 
 
 def copy_kept(folder: Path, file: RemoteFile, place: Path) -> None:

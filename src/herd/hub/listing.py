@@ -14,6 +14,7 @@ from herd.hub.client import Hub
 
 Kind = Literal["model", "dataset"]
 _BLOCK = 1 << 20
+_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,11 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """`refused` are names that a folder of ours must not hold: paths that lead out of it, control characters."""
+    """`repo` is its name as the hub has it now: one that was renamed answers to its old name too.
+
+    `refused` are names that a folder of ours must not hold: paths that lead out of it, control characters. `cached`
+    says that this is what the cache of this machine holds, which may be a part.
+    """
 
     repo: str
     kind: Kind
@@ -39,9 +44,7 @@ class Listing:
     commit: str
     files: tuple[RemoteFile, ...]
     refused: tuple[str, ...] = ()
-
-    def find(self, path: str) -> RemoteFile | None:
-        return next((file for file in self.files if file.path == path), None)
+    cached: bool = False
 
 
 def list_files(
@@ -54,19 +57,26 @@ def list_files(
     """
     hub.refuse_offline(f"the list of files of {repo}")
     with hub.errors(repo, kind=kind, revision=revision):
-        api = hub.api()
-        commit = api.repo_info(repo, revision=revision, repo_type=kind).sha
-        if not re.fullmatch(r"[0-9a-f]{40}", str(commit)):
-            raise HubError("the hub named no commit", where=hub.page(repo, kind), mend="look at HF_ENDPOINT")
-        tree: dict[str, Any] = {}
-        for folder in under:
-            where = {"revision": commit, "repo_type": kind}
-            try:
-                entries = api.list_repo_tree(repo, folder or None, recursive=True, **where)
-                tree |= {entry.path: entry for entry in entries}
-            except hub.library().errors.EntryNotFoundError:
-                continue
-    return _sorted(Listing(repo, kind, revision, commit, ()), tree.values())
+        try:
+            about = hub.api().repo_info(repo, revision=revision, repo_type=kind)
+            if not re.fullmatch(r"[0-9a-f]{40}", str(about.sha)):
+                raise HubError("the hub named no commit", where=hub.page(repo, kind), mend="look at HF_ENDPOINT")
+            name = about.id if _NAME.fullmatch(str(about.id)) else repo
+            tree = _tree(hub, name, kind, about.sha, under)
+            return _sorted(Listing(name, kind, revision, about.sha, ()), tree.values())
+        except (KeyError, TypeError, AttributeError) as error:  # JSON of another shape
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _tree(hub: Hub, repo: str, kind: Kind, commit: str, under: Iterable[str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for folder in under:
+        try:
+            entries = hub.api().list_repo_tree(repo, folder or None, recursive=True, revision=commit, repo_type=kind)
+            tree |= {entry.path: entry for entry in entries}
+        except hub.library().errors.EntryNotFoundError:
+            continue
+    return tree
 
 
 def _sorted(empty: Listing, tree: Iterable[Any]) -> Listing:

@@ -9,26 +9,24 @@ there. Small files come first: what is no Llama is refused before gigabytes are 
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
-from herd.errors import ArtifactError, FormatError
+from herd.errors import FormatError
 from herd.files import make_folder, read_json, replace_folder, storage_errors, write_json
 from herd.hub.client import Hub
 from herd.hub.download import check_room, fetch_all, part_of
 from herd.hub.kept import copy_kept, list_kept
 from herd.hub.listing import Listing, RemoteFile, list_files
-from herd.hub.select import INDEX, Layout, Wanted, choose, sharded
+from herd.hub.select import INDEX, LAYOUTS, Layout, Wanted, choose, sharded
+from herd.hub.standing import RECORD, is_same, record_of, refuse_foreign, refuse_loss, remembered, take_over
 from herd.progress import Progress, Silent
 from herd.stages import only_one
 from herd.weights.config_json import from_hf
-
-RECORD = "pulled"  # the key in herd.json
 
 
 @dataclass(frozen=True)
@@ -58,16 +56,23 @@ def pull(
     Raises HubError (refused, not reachable, damaged on the way), InputError (nothing to take), ArtifactError (another
     folder stands at `out`, or the model is none that herd reads), StorageError (no room).
     """
-    _refuse_foreign(out, repo)
+    asked, out = out, out.resolve()  # where `out` is a link, the files gather on the disk that it leads to
+    if hub.offline and (whole := _whole(out, repo, revision, layout, only)):
+        return replace(whole, folder=asked)
     listing, kept = list_kept(hub, repo, revision=revision) if hub.offline else (None, None)
     listing = listing or list_files(hub, repo, revision=revision)
+    refuse_foreign(out, {repo, listing.repo})
+    if listing.repo != repo:
+        progress.note(f"{repo} is called {listing.repo} now")
     if listing.refused:
         progress.note(f"left aside, for their names are not safe: {', '.join(listing.refused[:5])}")
     wanted = choose(listing, layout, only)
+    if record_of(out).get("commit") != listing.commit:
+        refuse_loss(out)
     staging = out.with_name(f".{out.name}.pull")
     make_folder(staging)
     with only_one(staging):
-        _take_over(out, staging, {**wanted.first, **wanted.weights})
+        take_over(out, staging, {**wanted.first, **wanted.weights})
         source = _Source(hub, listing, kept, staging, progress)
         source.bring(wanted.first)
         wanted = _examined(listing, wanted, staging)
@@ -75,14 +80,15 @@ def pull(
         licence = _licence(hub, staging)
         files = {**wanted.first, **wanted.weights}
         _clear(staging, files)
-        found = _is_same(out, staging, listing.commit, files)
+        found = is_same(out, staging, listing.commit, files)
         if found:
             shutil.rmtree(staging)
         else:
+            refuse_loss(out)
             _sign(staging, hub, listing, licence, wanted)
             with storage_errors(out):
                 replace_folder(staging, out)
-    return Pulled(out, wanted.layout, listing.commit, licence, sum(file.size for file in files.values()), found)
+    return Pulled(asked, wanted.layout, listing.commit, licence, sum(file.size for file in files.values()), found)
 
 
 @dataclass(frozen=True)
@@ -108,36 +114,25 @@ class _Source:
             self.progress.update(done, total, "MB")
 
 
-def _refuse_foreign(out: Path, repo: str) -> None:
-    """Only a folder that an earlier pull of the same repository made may be replaced."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    record = _record(out)
-    if record.get("repo") != repo:
-        what = f"holds {record['repo']}" if record else "was not made by herd pull"
-        raise ArtifactError(f"this folder {what}", where=str(out), mend="name another with --out")
-
-
-def _record(folder: Path) -> Mapping[str, Any]:
-    path = folder / "herd.json"
-    made = read_json(path) if path.is_file() else {}
-    record = made.get(RECORD) if isinstance(made, dict) else None
-    return record if isinstance(record, dict) else {}
-
-
-def _take_over(out: Path, staging: Path, files: Mapping[str, RemoteFile]) -> None:
-    """Files of an earlier pull that have not changed since are linked, not fetched."""
-    for name in files:
-        old, new = out / name, staging / name
-        if old.is_file() and not old.is_symlink() and not new.exists():
-            with storage_errors(new):
-                os.link(old, new)
-
-
 def _there(place: Path, file: RemoteFile) -> int:
     part = part_of(place, file)
     standing = place if place.is_file() else part
     return min(file.size, standing.stat().st_size) if standing.is_file() else 0
+
+
+def _whole(out: Path, repo: str, revision: str, layout: Layout | None, only: str) -> Pulled | None:
+    """The folder of an earlier pull of just this, where every file still has its checksum; else None."""
+    record, files = record_of(out), remembered(out)
+    form = next((one for one in LAYOUTS if one == record.get("layout")), None)
+    same = record.get("repo") == repo and revision in (record.get("revision"), record.get("commit"))
+    if not same or form is None or layout not in (None, form):
+        return None
+    if only and not any(fnmatchcase(file.path, only) for file in files.values()):
+        return None
+    if not files or not all(file.matches(out / name) for name, file in files.items() if name != "herd.json"):
+        return None
+    size = sum(file.size for file in files.values())
+    return Pulled(out, form, str(record.get("commit")), str(record.get("licence", "")), size, found=True)
 
 
 def _examined(listing: Listing, wanted: Wanted, staging: Path) -> Wanted:
@@ -176,17 +171,6 @@ def _clear(staging: Path, files: Mapping[str, RemoteFile]) -> None:
     for path in staging.iterdir():
         if path.name not in files:
             path.unlink()
-
-
-def _is_same(out: Path, staging: Path, commit: str, files: Mapping[str, RemoteFile]) -> bool:
-    """Whether the folder already holds this commit: all that was taken over from it stood the test."""
-    record = _record(out)
-    same = record.get("commit") == commit and set(record.get("files", ())) == set(files)
-    return same and all(_is_link(out / name, staging / name) for name in files if name != "herd.json")
-
-
-def _is_link(old: Path, new: Path) -> bool:
-    return old.is_file() and old.samefile(new)
 
 
 def _sign(staging: Path, hub: Hub, listing: Listing, licence: str, wanted: Wanted) -> None:

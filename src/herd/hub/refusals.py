@@ -26,6 +26,8 @@ def explain(error: Any, hub: Hub, repo: str, kind: str, revision: str) -> HubErr
         return HubError(
             f"there is no revision '{revision}'", where=where, mend="name a branch, a tag or a commit with --revision"
         )
+    if isinstance(error, errors.EntryNotFoundError):
+        return HubError("the repository no longer holds a file of its own list", where=where, mend=_AGAIN)
     if isinstance(error, errors.HfHubHTTPError):
         return _by_status(error, hub, where)
     if isinstance(error, errors.OfflineModeIsEnabled):
@@ -79,7 +81,9 @@ def _by_status(error: Any, hub: Hub, where: str) -> HubError:
             "and writing are rights of their own",
         )
     if status == 429:
-        return HubError("too many requests for now", where=where, mend=f"wait some minutes, then {_AGAIN}")
+        wait = hub.clean(error.response.headers.get("Retry-After", ""))
+        pause = f"{wait} seconds" if wait.isdecimal() else "some minutes"
+        return HubError("too many requests for now", where=where, mend=f"wait {pause}, then {_AGAIN}")
     told = f" ({hub.clean(error.server_message)})" if error.server_message else ""
     return HubError(f"the hub answered with status {status}{told}", where=where, mend=f"wait a little, then {_AGAIN}")
 

@@ -15,8 +15,8 @@ from typing import Any
 from herd.errors import InputError, SettingError
 from herd.files import read_json
 from herd.hub.listing import Listing, RemoteFile, is_safe
-from herd.hub.pull import RECORD
 from herd.hub.select import choose
+from herd.hub.standing import RECORD
 from herd.release.agreement import (
     NOTICE_FILE,
     Bond,

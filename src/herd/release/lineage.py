@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from herd.errors import ArtifactError
 from herd.files import read_json
-from herd.hub.pull import RECORD
+from herd.hub.standing import RECORD
 
 Use = Literal["weights", "outputs"]
 _SOURCES: dict[str, Use] = {
