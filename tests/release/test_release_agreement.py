@@ -126,6 +126,36 @@ def test_our_lines_are_those_of_the_licences() -> None:
         assert ("outputs or results of the Llama Materials to create" in text) == one.outputs
 
 
+@pytest.mark.parametrize(
+    ("name", "licence", "bound"),
+    [
+        ("meta-llama/Meta-Llama-3.1-8B", "", LLAMA_3_1),
+        ("meta-llama/Meta-Llama-3-8B", "other", LLAMA_3),
+        ("some/Llama-3.1-Tuned-8B", "my-own-terms", LLAMA_3_1),
+        ("some/Hermes-Llama3-8B", "apache-2.0", LLAMA_3),
+        ("TinyLlama/TinyLlama-1.1B-Chat", "apache-2.0", None),
+        ("openlm/open_llama_3b_v2", "apache-2.0", None),
+        ("some/llama-68m", "apache-2.0", None),
+        ("some/llama-of-nobody-knows", "", LLAMA_3_1),
+    ],
+)
+def test_origins_are_judged_by_licence_and_name(tmp_path: Path, name: str, licence: str, bound: Any) -> None:
+    folder = tiny(tmp_path / "model", herd={"pulled": {"repo": name, "licence": licence}})
+    assert bond(trace(folder)).agreement == bound
+
+
+def test_a_card_that_names_a_llama_and_two_licences_at_once(tmp_path: Path) -> None:
+    folder = tiny(tmp_path / "theirs", herd={"pulled": {"repo": "org/x", "licence": "mit"}})
+    assert bond(trace(folder)).agreement is None
+    (folder / "README.md").write_text("---\nlicense: mit\nbase_model:\n- meta-llama/Llama-3.1-8B\n---\n")
+    assert "the card of theirs names meta-llama/Llama-3.1-8B" in reasons(folder)
+    older = pulled(tmp_path / "older", "meta-llama/Meta-Llama-3-8B", "llama3")
+    (older / "LICENSE").unlink()
+    both = made_from(tmp_path / "both", **{"from": str(older), "teacher": str(folder)})
+    with pytest.raises(ArtifactError, match=r"two licences of Meta's bind this model: llama3, for .*; llama3.1, for"):
+        bond(trace(both))
+
+
 def test_names() -> None:
     check_name(LLAMA_3_1, "me/Llama-nano")
     check_name(LLAMA_3, "me/Llama-3-tiny")
@@ -137,12 +167,19 @@ def test_names() -> None:
 
 def test_other_licences_of_metas_are_not_guessed(tmp_path: Path) -> None:
     other = pulled(tmp_path / "new", "meta-llama/Llama-3.2-1B", "llama3.2")
-    with pytest.raises(ArtifactError, match="whose notices herd does not know"):
+    with pytest.raises(ArtifactError, match="does not know that licence's notices"):
         bond(trace(other))
     foreign = tiny(tmp_path / "free", herd={"pulled": {"repo": "org/free", "licence": "apache-2.0"}})
     assert bond(trace(foreign)).agreement is None
     older = tiny(tmp_path / "old", herd={"pulled": {"repo": "meta-llama/Meta-Llama-3-8B", "licence": "llama3"}})
     assert bond(trace(older)).agreement == LLAMA_3
+    for name, licence in (("meta-llama/Llama-2-7b-hf", "llama2"), ("meta-llama/Llama-4-Scout-17B-16E", "other")):
+        with pytest.raises(ArtifactError, match="does not know that licence's notices"):
+            bond(trace(pulled(tmp_path / licence, name, licence)))
+    card = tiny(tmp_path / "card")
+    (card / "README.md").write_text("---\nlicense:\n- llama3.3\n---\n# Mine\n")
+    with pytest.raises(ArtifactError, match=r"README\.md is among"):
+        bond(trace(card))
     pupil = tiny(tmp_path / "pupil", herd={"teacher": str(older), "stage": "sft"})
     assert bond(trace(pupil)).agreement is None  # version 3 says nothing of outputs
 

@@ -76,9 +76,10 @@ class Bond:
 def bond(lineage: Lineage, stated: Llama = "") -> Bond:
     """What binds the model, by its lineage, its files, and what the publisher states.
 
-    SettingError when the statement contradicts what is recorded; ArtifactError when nothing is recorded or stated.
+    SettingError when the statement contradicts what is recorded; ArtifactError when nothing is recorded or stated, when
+    the licence is one of Meta's that herd does not know, and when two of them bind it.
     """
-    found = tuple(dict.fromkeys(_evidence(lineage)))
+    found = tuple(dict.fromkeys(_evidence(lineage))) or tuple(_of_tokenizer(lineage))
     if stated == "none" and found:
         raise SettingError(
             f"--llama none contradicts what is recorded: {'; '.join(reason for _, reason in found)}",
@@ -97,8 +98,14 @@ def bond(lineage: Lineage, stated: Llama = "") -> Bond:
         )
     if not found:
         return Bond(None)
-    agreements = [agreement for agreement, _ in found]
-    return Bond(next(one for one in AGREEMENTS if one in agreements), tuple(reason for _, reason in found))
+    reasons = tuple(reason for _, reason in found)
+    if len({agreement.hub for agreement, _ in found}) > 1:
+        raise ArtifactError(
+            f"two licences of Meta's bind this model: {'; '.join(f'{one.hub}, for {why}' for one, why in found)}",
+            where=str(lineage.model.folder),
+            mend="publish it by hand, as both ask",
+        )
+    return Bond(found[0][0], reasons)
 
 
 def _evidence(lineage: Lineage) -> Iterator[tuple[Agreement, str]]:
@@ -108,40 +115,69 @@ def _evidence(lineage: Lineage) -> Iterator[tuple[Agreement, str]]:
             if agreement.outputs or uses == "weights":
                 yield agreement, f"{uses} of {origin.name} went into it"
     for step in lineage.steps:
-        if agreement := _of_text(step.folder):
-            yield agreement, f"{step.folder.name} holds that licence"
+        for path in sorted(step.folder.glob("LICEN[SC]E*")):
+            if agreement := _of_text(path):
+                yield agreement, f"{step.folder.name} holds that licence"
+        yield from _of_card(step.folder)
         if name := _named_in_config(step.folder):
-            yield LLAMA_3_1, f"config.json of {step.folder.name} names {name}"
+            yield _of_name(name) or LLAMA_3_1, f"config.json of {step.folder.name} names {name}"
+
+
+def _of_tokenizer(lineage: Lineage) -> Iterator[tuple[Agreement, str]]:
+    """Asked last: the models of version 3 have the same vocabulary."""
+    for step in lineage.steps:
         if _has_released_vocabulary(step.folder):
             yield LLAMA_3_1, f"{step.folder.name} holds the released tokenizer"
 
 
 def _of_origin(origin: Origin) -> Agreement | None:
-    licence = origin.licence.lower().replace("-", "").replace("_", "")
-    stated = next((one for one in AGREEMENTS if licence == one.hub), None)
-    if stated:
-        return stated
-    other = re.match(r"llama3\.?([23])", licence)
-    if other:
-        raise ArtifactError(
-            f"{origin.name} is under the licence {origin.licence}, whose notices herd does not know",
-            where=str(origin.folder or origin.name),
-            mend="publish it by hand, as that licence asks",
-        )
-    return LLAMA_3_1 if "llama" in origin.name.lower() and not licence else None
+    """By the licence that its card states; where that is none of Meta's, by a name that licence asks for."""
+    licence = re.sub("[-_]", "", origin.licence.lower())
+    if licence.startswith("llama"):
+        return _of_version(licence.removeprefix("llama"), f"{origin.name} under the licence {origin.licence}")
+    named = _of_name(origin.name)
+    return named or (LLAMA_3_1 if "llama" in origin.name.lower() and not licence else None)
 
 
-def _of_text(folder: Path) -> Agreement | None:
-    for path in sorted(folder.glob("LICEN[SC]E*")):
-        if path.is_file() and path.stat().st_size < 1_000_000:
-            head = path.read_text(encoding="utf-8", errors="replace")[:2000].upper()
-            for agreement in AGREEMENTS:
-                if agreement.title in head:
-                    return agreement
+def _of_name(name: str) -> Agreement | None:
+    """The agreement of the Llama that a name tells of, e.g. Meta-Llama-3-8B; None where it tells of no version."""
+    found = re.search(r"llama[-_ ]?(\d(?:[._]\d)?)(?![\d.]*[bkm])", name.lower())
+    version = found[1].replace("_", ".") if found else ""
+    if name.lower().startswith("meta-llama/"):
+        return _of_version(version or "3.1", name)
+    return next((one for one in AGREEMENTS if one.hub == f"llama{version}"), None)
+
+
+def _of_version(version: str, what: str) -> Agreement:
+    for one in AGREEMENTS:
+        if one.hub == f"llama{version}":
+            return one
+    raise ArtifactError(
+        f"{what} is among what this model was made of, and herd does not know that licence's notices",
+        where=what,
+        mend="publish it by hand, as that licence asks",
+    )
+
+
+def _of_text(path: Path) -> Agreement | None:
+    if not path.is_file() or path.stat().st_size > 1_000_000:
+        return None
+    head = path.read_text(encoding="utf-8", errors="replace")[:2000].upper()
+    found = re.search(r"LLAMA (\d(?:\.\d)?) COMMUNITY LICENSE AGREEMENT", head)
+    return _of_version(found[1], str(path)) if found else None
+
+
+def _of_card(folder: Path) -> Iterator[tuple[Agreement, str]]:
+    """What the header of a card among the folders states: a licence, a model that it was made from."""
     card = folder / "README.md"
-    head = card.read_text(encoding="utf-8", errors="replace")[:4000] if card.is_file() else ""
-    stated = re.search(r"^licen[sc]e(?:_name)?:\s*['\"]?(llama3(?:\.1)?)['\"]?\s*$", head, re.MULTILINE)
-    return next((one for one in AGREEMENTS if stated and stated[1] == one.hub), None)
+    text = card.read_text(encoding="utf-8", errors="replace")[:20_000] if card.is_file() else ""
+    header = text.partition("\n---")[0] if text.startswith("---") else ""
+    stated = r"^licen[sc]e(?:_name)?:\s*(?:\n?\s*-\s*|\[\s*)?['\"]?llama(\d(?:\.\d)?)\b"
+    for found in re.finditer(stated, header, re.MULTILINE | re.IGNORECASE):
+        yield _of_version(found[1], str(card)), f"{folder.name} holds that licence"
+    for name in re.findall(r"\bmeta-llama/[\w.-]+", header, re.IGNORECASE):
+        if agreement := _of_name(name):
+            yield agreement, f"the card of {folder.name} names {name}"
 
 
 def _named_in_config(folder: Path) -> str:
@@ -149,7 +185,8 @@ def _named_in_config(folder: Path) -> str:
     path = folder / "config.json"
     content = read_json(path) if path.is_file() else {}
     name = content.get("_name_or_path", "") if isinstance(content, dict) else ""
-    return name if isinstance(name, str) and "meta-llama/" in name.lower() else ""
+    found = re.search(r"meta-llama/[\w.-]+", name, re.IGNORECASE) if isinstance(name, str) else None
+    return found[0] if found else ""
 
 
 def _has_released_vocabulary(folder: Path) -> bool:
