@@ -20,7 +20,8 @@ from herd.llama.model import Llama
 from herd.train.objectives.reward import RewardModel
 from herd.weights.config_json import to_hf
 from herd.weights.hf import GIB, SavesFiles, load_config
-from herd.weights.tensors import Entry, TensorFiles, write_tensors
+from herd.weights.hf_files import hf_entries
+from herd.weights.tensors import Entry, write_tensors
 
 HEAD, OUTPUT = "score.weight", "lm_head.weight"
 
@@ -50,14 +51,14 @@ def save_reward(
         write_json(aside / "herd.json", dict(herd))
 
 
-def load_reward(folder: Path) -> RewardModel:
-    """The reward model in `folder`, float32 on the CPU; missing and mis-shaped tensors are refused by name."""
+def load_reward(folder: Path, device: torch.device | str = "cpu") -> RewardModel:
+    """The reward model in `folder`, float32 on `device`; missing and mis-shaped tensors are refused by name."""
     folder = Path(folder)
-    files = TensorFiles.open(folder)
+    entries = hf_entries(folder)
     model = RewardModel(Llama(load_config(folder)))
     own = {**dict(model.llama.named_parameters()), HEAD: model.score.weight}
     wanted = {name: tuple(param.shape) for name, param in own.items() if name != OUTPUT}
-    found = {name: tuple(entry.shape) for name, entry in files.found.items()}
+    found = {name: tuple(entry.shape) for name, entry in entries.items()}
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if wrong:
         raise ArtifactError(
@@ -67,5 +68,5 @@ def load_reward(folder: Path) -> RewardModel:
         )
     with torch.no_grad():
         for name, param in own.items():
-            param.copy_(files.tensor(name)) if name in found else param.zero_()
-    return model.eval()
+            param.copy_(entries[name].values()) if name in found else param.zero_()
+    return model.to(device).eval()

@@ -21,30 +21,32 @@ from herd.progress import Progress
 from herd.text import Tokenizer
 from herd.weights.config_json import from_hf, generation_config, to_hf
 from herd.weights.formats import WriteOptions
+from herd.weights.hf_files import has_weights, hf_entries, notes_on
 from herd.weights.quantization import HERD_KEY, Fp8Layout, quantization_config, read_layout
 from herd.weights.staging import Staging
 from herd.weights.stored import FP8, TIED, StoredModel, in_order, travelling_files
-from herd.weights.tensors import INDEX, SINGLE, Entry, TensorFiles, write_tensors
+from herd.weights.tensors import Entry, write_tensors
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 
 
 class HuggingFace:
     name = "hf"
-    about = "a Hugging Face folder (config.json, safetensors), BF16 or FP8"
+    about = "a Hugging Face folder (config.json, safetensors or pytorch_model.bin), BF16 or FP8"
     single_file = False
     keeps_fp8 = True
 
     def detect(self, path: Path) -> bool:
-        return (path / "config.json").is_file() and any((path / name).is_file() for name in (SINGLE, INDEX))
+        return (path / "config.json").is_file() and has_weights(path)
 
     def open(self, path: Path) -> StoredModel:
         content = read_config(path)
         config = from_hf(content, str(path / "config.json"))
         layout = read_layout(path, content)
-        files = TensorFiles.open(path)
-        tensors = {name: entry for name, entry in files.entries().items() if not _is_harmless(name, config)}
+        found = hf_entries(path)
+        tensors = {name: entry for name, entry in found.items() if not _is_harmless(name, config, layout)}
         _check_fp8(config, tensors, layout, path)
+        tensors = {name: _by_row(entry, tensors) for name, entry in tensors.items()}
         bos, stops = _ids(path, content)
         herd = read_json(path / "herd.json") if (path / "herd.json").is_file() else {}
         return StoredModel(
@@ -56,6 +58,7 @@ class HuggingFace:
             activation_bound=layout.bound if layout else None,
             files=travelling_files(path),
             herd=herd if isinstance(herd, dict) else {},
+            notes=(*(layout.notes if layout else ()), *notes_on(path)),
         )
 
     def write(self, model: StoredModel, out: Staging, options: WriteOptions, progress: Progress) -> None:
@@ -139,9 +142,28 @@ def _ids(folder: Path, content: Mapping[str, Any]) -> tuple[int | None, tuple[in
     return bos, tuple(stops)
 
 
-def _is_harmless(name: str, config: LlamaConfig) -> bool:
+def _is_harmless(name: str, config: LlamaConfig, layout: Fp8Layout | None) -> bool:
     """Tensors that other writers leave in a folder and that say nothing new."""
+    if layout is not None and layout.passes_over(name):
+        return True
     return name.endswith("rotary_emb.inv_freq") or (config.tie_embeddings and name == TIED)
+
+
+def _by_row(entry: Entry, tensors: Mapping[str, Entry]) -> Entry:
+    """A scale of an FP8 matrix as fp32 [out, 1], whether the file has one for each row or one for the matrix."""
+    matrix = tensors.get(entry.name.removesuffix("_scale"))
+    if matrix is None or matrix is entry or matrix.dtype != FP8 or not entry.dtype.is_floating_point:
+        return entry
+    rows, count = matrix.shape[0], entry.n_bytes // entry.dtype.itemsize
+    if count not in (1, rows) or len(entry.shape) > 2:
+        return entry  # the check says what is wrong
+    return Entry(
+        entry.name,
+        (rows, 1),
+        torch.float32,
+        lambda: entry.values().float().reshape(-1, 1).expand(rows, 1).contiguous(),
+        entry.place,
+    )
 
 
 def _check_fp8(config: LlamaConfig, tensors: Mapping[str, Entry], layout: Fp8Layout | None, folder: Path) -> None:

@@ -77,7 +77,7 @@ def _record_sizes(path: Path) -> Counter[int]:
         raise FormatError(
             f"not a whole file of tensors ({os.path.getsize(path)} bytes): {error}",
             where=str(path),
-            mend="it was cut short, or is in the format of torch before 1.6; copy or download it again",
+            mend="it was cut short (copy or download it again), or torch before 1.6 wrote it (load and save it again)",
         ) from error
     length = os.path.getsize(path)
     for record in records:

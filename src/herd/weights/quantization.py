@@ -1,7 +1,13 @@
 """Which layers of a Hugging Face folder are FP8: `quantization_config` of config.json, read and written.
 
-Understood: compressed-tensors `float-quantized` with one weight scale per output row and dynamic scales per token
-(what `quantize/` writes), and Meta's own `fbgemm_fp8`. Everything else is refused.
+Understood is e4m3 with scales of weights by row or by matrix, and scales of activations made on the fly, per token:
+
+    compressed-tensors   what `quantize/`, llm-compressor and RedHat write (float-quantized, naive-quantized)
+    fbgemm_fp8           Meta's own release of 405B on the Hub
+    fp8                  AutoFP8, with activation_scheme "dynamic"
+
+Everything else is refused by name; fixed ("static") scales of activations are, because a model that leaves them out in
+silence would be another.
 """
 
 from __future__ import annotations
@@ -12,25 +18,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from herd.errors import ArtifactError
+from herd.errors import ArtifactError, FormatError
 from herd.files import read_json
 
 HERD_KEY = "fp8"  # in herd.json; compressed-tensors has no word for the bound on activations
+_OTHERS = "use the model's BF16 folder, or one in compressed-tensors FP8 with dynamic scales per token (FP8-dynamic)"
+_CACHE = ("k_scale", "v_scale", "kv_scale", "output_scale")  # of an FP8 key/value cache
 
 
 @dataclass(frozen=True)
 class Fp8Layout:
-    """Every linear layer is FP8 but those in `ignore` (names, or patterns after 're:')."""
+    """Every linear layer is FP8 but those in `ignore`: names, parts of names at a dot, or patterns after 're:'."""
 
     ignore: tuple[str, ...]
     bound: float | None
+    notes: tuple[str, ...] = ()
 
     def covers(self, name: str) -> bool:
         return not any(_matches(pattern, name) for pattern in self.ignore)
 
+    def passes_over(self, tensor: str) -> bool:
+        """Scales of an FP8 key/value cache: keys and values stay as they are computed here."""
+        return tensor.rpartition(".")[2] in _CACHE
+
 
 def _matches(pattern: str, name: str) -> bool:
-    return re.match(pattern[3:], name) is not None if pattern.startswith("re:") else pattern == name
+    if pattern.startswith("re:"):
+        return re.match(pattern[3:], name) is not None
+    return f".{pattern}." in f".{name}."
 
 
 def read_layout(folder: Path, content: Mapping[str, Any]) -> Fp8Layout | None:
@@ -38,33 +53,91 @@ def read_layout(folder: Path, content: Mapping[str, Any]) -> Fp8Layout | None:
     stated = content.get("quantization_config") or content.get("compression_config")
     if not stated:
         return None
-    method = stated.get("quant_method") if isinstance(stated, dict) else None
-    if method == "fbgemm_fp8":
-        return Fp8Layout(tuple(stated.get("modules_to_not_convert") or ()), stated.get("activation_scale_ub"))
-    if method != "compressed-tensors" or not _is_row_wise(stated):
+    where = str(folder / "config.json")
+    if not isinstance(stated, dict):
+        raise FormatError("quantization_config is no object", where=where)
+    method = stated.get("quant_method")
+    if method == "compressed-tensors":
+        ignore, reason, bound = stated.get("ignore"), _compressed(stated), _stated_bound(folder)
+    elif method == "fbgemm_fp8":
+        ignore, reason, bound = stated.get("modules_to_not_convert"), "", stated.get("activation_scale_ub")
+    elif method == "fp8":
+        ignore, reason, bound = stated.get("ignored_layers", stated.get("modules_to_not_convert")), _auto(stated), None
+    else:
+        raise ArtifactError(f"quantised with {method!r}, which is not read here", where=where, mend=_OTHERS)
+    if reason:
         raise ArtifactError(
-            f"quantised in a way that is not read here: quant_method {method!r}",
-            where=str(folder / "config.json"),
-            mend="use the bf16 folder, or one in compressed-tensors 'float-quantized' with channel and token scales",
+            f"quantised with {method!r}, and {reason}, which is not read here", where=where, mend=_OTHERS
         )
-    return Fp8Layout(tuple(stated.get("ignore") or ()), _bound(folder))
+    kept = [] if method == "compressed-tensors" else ["lm_head"]  # the other two never touch it, and need not say so
+    return Fp8Layout((*_names(ignore, where), *kept), _bound(bound, where), _notes(stated))
 
 
-def _is_row_wise(stated: Mapping[str, Any]) -> bool:
+def _compressed(stated: Mapping[str, Any]) -> str:
+    """What is not read of a compressed-tensors scheme, "" if all is."""
     groups = stated.get("config_groups")
-    if stated.get("format") != "float-quantized" or not isinstance(groups, dict) or len(groups) != 1:
-        return False
+    if stated.get("format") not in ("float-quantized", "naive-quantized"):
+        return f"in the format {stated.get('format')!r}"
+    if not isinstance(groups, dict) or len(groups) != 1:
+        return "with several schemes for different layers"
     (group,) = groups.values()
-    weights, inputs = group.get("weights") or {}, group.get("input_activations") or {}
-    eight_bits = all((part.get("num_bits"), part.get("type")) == (8, "float") for part in (weights, inputs))
-    rows = weights.get("strategy") == "channel" and inputs.get("strategy") == "token"
-    return eight_bits and rows and bool(inputs.get("dynamic")) and group.get("targets") == ["Linear"]
+    if not isinstance(group, dict) or group.get("targets") != ["Linear"]:
+        return "for layers other than all linear ones"
+    weights, inputs = _fp8(group.get("weights")), _fp8(group.get("input_activations"))
+    if weights is None or weights.get("strategy") not in ("channel", "tensor") or weights.get("dynamic"):
+        return "with weights that are not FP8 by row or by matrix"
+    if inputs is None:
+        return "with activations that are not FP8"
+    if not inputs.get("dynamic"):
+        return "with static scales of activations"
+    return "" if inputs.get("strategy") == "token" else "with scales of activations that are not per token"
 
 
-def _bound(folder: Path) -> float | None:
+def _fp8(part: object) -> Mapping[str, Any] | None:
+    """A scheme's part if it is e4m3, None for anything else."""
+    if not isinstance(part, dict) or part.get("symmetric", True) is not True:
+        return None
+    return part if (part.get("num_bits"), part.get("type")) == (8, "float") else None
+
+
+def _auto(stated: Mapping[str, Any]) -> str:
+    if stated.get("weight_block_size"):
+        return "with scales by block"
+    return "" if stated.get("activation_scheme") == "dynamic" else "with static scales of activations"
+
+
+def _names(ignore: object, where: str) -> tuple[str, ...]:
+    """Layers that stay as they are."""
+    names = [] if ignore is None else ignore
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise FormatError("quantization_config names layers to leave alone, and not in a list of names", where=where)
+    try:
+        for name in names:
+            re.compile(name.removeprefix("re:"))
+    except (re.error, RecursionError, OverflowError) as error:
+        raise FormatError(f"quantization_config has a pattern of layers that is none: {error}", where=where) from error
+    return tuple(names)
+
+
+def _notes(stated: Mapping[str, Any]) -> tuple[str, ...]:
+    if not stated.get("kv_cache_scheme"):
+        return ()
+    return ("the folder has scales for a key/value cache in FP8; keys and values stay as they are computed here",)
+
+
+def _stated_bound(folder: Path) -> object:
     path = folder / "herd.json"
-    stated = read_json(path).get(HERD_KEY, {}) if path.exists() else {}
+    herd = read_json(path) if path.exists() else {}
+    stated = herd.get(HERD_KEY) if isinstance(herd, dict) else None
     return stated.get("activation_bound") if isinstance(stated, dict) else None
+
+
+def _bound(value: object, where: str) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1e30:
+        raise FormatError(f"the bound on activations should be a positive number, not {value!r}", where=where)
+    return float(value)
 
 
 def quantization_config(ignore: Sequence[str]) -> dict[str, Any]:

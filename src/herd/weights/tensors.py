@@ -1,4 +1,4 @@
-"""Safetensors files: written tensor by tensor, read lazily from a memory map. One tensor in memory at a time.
+"""Safetensors files, written tensor by tensor: one tensor in memory at a time (`hf_files.py` reads them).
 
 A file is eight bytes of header length, a JSON header (name -> dtype, shape, offsets), and the raw bytes. We write it
 ourselves because the library wants a whole shard in memory first, and a shard of 405B is 5 GB.
@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from herd.errors import ArtifactError, FormatError
-from herd.files import read_json, write_json
+from herd.errors import FormatError
+from herd.files import write_json
 from herd.progress import Progress, Silent
 from herd.weights.staging import Staging
 
@@ -32,7 +31,7 @@ _NAMES = {
     torch.int64: "I64",
     torch.uint8: "U8",
 }
-_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
+DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 SYNC_BYTES = 2**30  # what a kill can cost: so much is written between two marks
 
 
@@ -154,75 +153,6 @@ def sync(handle: IO[bytes]) -> None:
     os.fsync(handle.fileno())
 
 
-@dataclass(frozen=True)
-class Found:
-    """A tensor on disk: where it lies, its shape, and its dtype as safetensors spells it."""
-
-    path: Path
-    shape: tuple[int, ...]
-    dtype: str
-
-
-class TensorFiles:
-    """The tensors of a model folder by name. Opening reads headers only; `tensor` maps one from the file."""
-
-    def __init__(self, found: dict[str, Found], handles: dict[Path, Any]) -> None:
-        self.found, self._handles = found, handles
-
-    @classmethod
-    def open(cls, folder: Path) -> TensorFiles:
-        """Missing, cut short or contradicting files are refused by name."""
-        weight_map = _weight_map(folder)
-        paths = sorted({folder / name for name in weight_map.values()}) if weight_map else [folder / SINGLE]
-        found: dict[str, Found] = {}
-        handles = {}
-        for path in paths:
-            refuse_escape(path, folder)
-            handle = handles[path] = _open(path)
-            for name in handle.keys():  # noqa: SIM118 (a handle is no mapping)
-                if name in found:
-                    raise FormatError(f"tensor {name} is also in {found[name].path.name}", where=str(path))
-                part = handle.get_slice(name)
-                found[name] = Found(path, tuple(part.get_shape()), part.get_dtype())
-        for name, file in weight_map.items():
-            if name not in found or found[name].path.name != file:
-                raise FormatError(f"the index places tensor {name} here, but it is not", where=str(folder / file))
-        return cls(found, handles)
-
-    def tensor(self, name: str) -> Tensor:
-        tensor: Tensor = self._handles[self.found[name].path].get_tensor(name)
-        return tensor
-
-    def entries(self) -> dict[str, Entry]:
-        """Every tensor by name, to be read when asked for."""
-        return {name: self._entry(name, found) for name, found in self.found.items()}
-
-    def _entry(self, name: str, found: Found) -> Entry:
-        if found.dtype not in _DTYPES:
-            raise FormatError(f"tensor {name} is {found.dtype}, which is not read here", where=str(found.path))
-        return Entry(name, found.shape, _DTYPES[found.dtype], lambda: self.tensor(name), found.path.name)
-
-
-def _weight_map(folder: Path) -> Mapping[str, str]:
-    """name -> file of a sharded folder, empty when there is one file. The single file wins, as in transformers."""
-    if (folder / SINGLE).exists():
-        return {}
-    if not (folder / INDEX).exists():
-        raise ArtifactError(
-            f"neither {SINGLE} nor {INDEX} is here",
-            where=str(folder),
-            mend="point to a model folder in the Hugging Face layout with safetensors",
-        )
-    content = read_json(folder / INDEX)
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    plain = isinstance(weight_map, dict) and all(
-        isinstance(file, str) and Path(file).name == file for file in weight_map.values()
-    )
-    if not weight_map or not plain:
-        raise FormatError("the index has no weight_map of tensor names to file names", where=str(folder / INDEX))
-    return dict(weight_map)
-
-
 def refuse_escape(path: Path, folder: Path) -> None:
     """A link in a stranger's folder may not lead out of it; the Hub's cache, whose links lead to `blobs`, may."""
     home = folder.resolve()
@@ -234,18 +164,3 @@ def refuse_escape(path: Path, folder: Path) -> None:
             where=str(path),
             mend="if you trust it, put the file itself here instead of the link",
         )
-
-
-def _open(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt", device="cpu")
-    except FileNotFoundError as error:
-        raise ArtifactError(
-            "a file of weights is missing", where=str(path), mend="copy or download the model folder again"
-        ) from error
-    except (SafetensorError, OSError) as error:
-        raise FormatError(
-            f"not a whole safetensors file ({os.path.getsize(path)} bytes): {error}",
-            where=str(path),
-            mend="it was cut short or changed; copy or download the model folder again",
-        ) from error
