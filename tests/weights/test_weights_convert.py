@@ -108,6 +108,22 @@ def test_a_part_written_after_the_last_mark_is_thrown_away(folder, tmp_path, mon
     assert all(tensor.data_ptr() % 64 == 0 for tensor in state.values())
 
 
+def half_a_note(out):
+    out.mark("model", 1)
+    for name in ("..herd-progress.json.7.part", ".config.json.7.part"):
+        (out.path / name).write_text("{")
+    raise Killed
+
+
+def test_half_a_note_of_the_journal_does_not_stay(tmp_path):
+    """SIGKILL may hit while a small file is written beside its place."""
+    with pytest.raises(Killed), staged(tmp_path / "made", {}) as out:
+        half_a_note(out)
+    with staged(tmp_path / "made", {}) as out:
+        assert out.done("model") == 1
+        assert [path.name for path in out.path.iterdir()] == [".herd-progress.json"]
+
+
 @pytest.mark.parametrize("change", ["options", "source"])
 def test_another_plan_starts_anew(folder, tmp_path, monkeypatch, change):
     monkeypatch.setattr(tensors, "SYNC_BYTES", 1)
@@ -153,6 +169,25 @@ def test_what_stands_at_the_target_is_never_replaced(folder, tmp_path, there):
     target.write_text("text") if there == "file" else (target.mkdir(), (target / "a").write_text("text"))
     with pytest.raises(InputError, match="not replaced"):
         convert(folder, target, to="hf")
+
+
+def test_a_place_that_cannot_be_written(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    for target in (tmp_path / "file" / "made", tmp_path / ("long" * 64)):
+        with pytest.raises(StorageError, match="cannot write here"):
+            convert(folder, target, to="hf")
+
+
+def test_a_target_inside_the_source_is_resumed_too(folder, monkeypatch):
+    """As on the hub: FOLDER/original. The lock that a kill leaves in the source does not make it another source."""
+    monkeypatch.setattr(pth, "SYNC_BYTES", 1)
+    counting(monkeypatch, 9)
+    with pytest.raises(Killed):
+        convert(folder, folder / "original", to="meta")
+    (folder / ".original.converting.lock").write_text("")
+    again = counting(monkeypatch, -1)
+    convert(folder, folder / "original", to="meta")
+    assert len(again) == CONFIG.tensors() - 9
 
 
 def test_an_empty_folder_may_be_filled(folder, tmp_path):

@@ -55,8 +55,11 @@ def write_stored(model: StoredModel, target: Path, form: Format, options: WriteO
 def _sources(model: StoredModel) -> list[tuple[str, int, int]]:
     """What the source looked like: a resumed run must not mix two models."""
     places = [model.path, *([model.base] if model.base else [])]
-    files = [f for place in places for f in (sorted(place.iterdir()) if place.is_dir() else [place])]
-    return [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+    files = {file for place in places for file in (place.iterdir() if place.is_dir() else [place])}
+    if model.path.is_file():  # a GGUF in parts
+        files |= {model.path.with_name(entry.place) for entry in model.tensors.values() if entry.place}
+    seen = [file for file in sorted(files) if file.is_file() and not file.name.startswith(".")]  # no lock of our own
+    return [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in seen]
 
 
 def _forms(model: StoredModel) -> list[tuple[str, tuple[int, ...], str]]:

@@ -43,6 +43,8 @@ class Staging:
             content = {}
         if isinstance(content, dict) and content.get("plan") == self._plan and isinstance(content.get("done"), dict):
             self._done = content["done"]
+            for half in self.path.glob(".*.part"):  # of an atomic file, where the kill hit
+                half.unlink()
             return bool(self._done)
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir(parents=True)
@@ -71,29 +73,37 @@ def staged(target: Path, plan: object, *, single_file: bool = False) -> Iterator
     target = Path(os.path.abspath(target))
     refuse_occupied(target)
     aside = target.with_name(f".{target.name}.converting")
-    with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(aside.with_name(aside.name + ".lock"), target):
-            out = Staging(aside, hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest())
-            out.resume()
-            try:
-                yield out
-            except (StorageError, OSError):
-                raise
-            except Exception:
-                shutil.rmtree(aside, ignore_errors=True)
-                raise
-            out.finish()
-            _put(aside, target, single_file)
+    with storage_errors(target), _only_one(aside.with_name(aside.name + ".lock"), target):
+        out = Staging(aside, hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest())
+        out.resume()
+        try:
+            yield out
+        except (StorageError, OSError):
+            raise
+        except Exception:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        out.finish()
+        _put(aside, target, single_file)
 
 
 def refuse_occupied(target: Path) -> None:
-    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+    """InputError if something stands at `target`; an empty folder may be filled."""
+    try:
+        taken = target.is_file() or (target.is_dir() and any(target.iterdir()))
+    except OSError as error:
+        raise _unwritable(error, target) from error
+    if taken:
         raise InputError(
             "something is here already, and it is not replaced",
             where=str(target),
             mend="name another place, or remove what stands there",
         )
+
+
+def _unwritable(error: OSError, target: Path) -> StorageError:
+    said = f"cannot write here: {error.strerror}"
+    return StorageError(said, where=str(target), mend="name a place where you may write")
 
 
 def _put(aside: Path, target: Path, single_file: bool) -> None:
@@ -109,7 +119,12 @@ def _put(aside: Path, target: Path, single_file: bool) -> None:
 
 @contextmanager
 def _only_one(lock: Path, target: Path) -> Iterator[None]:
-    with open(lock, "a+", encoding="utf-8") as handle:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        opened = open(lock, "a+", encoding="utf-8")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise _unwritable(error, target) from error
+    with opened as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
