@@ -38,7 +38,8 @@ def publish(
 ) -> Published:
     """Make `repo` where there is none, and commit `files` to it; stale weights go in the same commit.
 
-    HubError says what the hub refuses: no token, no right to write there, a card that it does not accept.
+    HubError says what the hub refuses: no token, no right to write there, a card that it does not accept; and that a
+    repository which is to be private is open already.
     """
     hub.refuse_offline("a release")
     if not hub.secret():
@@ -53,6 +54,14 @@ def publish(
     with hub.errors(repo, revision=revision):
         api = hub.api()
         api.create_repo(repo, private=private, exist_ok=True)
+        if private and not api.repo_info(repo).private:
+            raise HubError(
+                "the repository is there already, and everybody can read it",
+                where=hub.page(repo),
+                mend="make it private in its settings, or leave --private away",
+            )
+        if revision != "main":
+            api.create_branch(repo, branch=revision, exist_ok=True)
         removed = stale(hub, repo, set(files), revision)
         operations = [library.CommitOperationDelete(path_in_repo=name) for name in removed]
         operations += [

@@ -6,6 +6,8 @@
     energy      what making it took, measured or estimated
     facts       what the folder says: shape, formats, bytes
     card        the model card, with the header that the hub reads
+    licences    how a licence stands in the card's header
+    portable    files without this machine's paths
     bundle      the files to publish, with nothing of this machine in them
 
 Imports no torch at import. Not here: the upload itself (`hub/upload`), which files a model has (`hub/select`).

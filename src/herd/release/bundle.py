@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from herd.errors import InputError, SettingError
 from herd.files import read_json
@@ -29,7 +28,9 @@ from herd.release.agreement import (
 from herd.release.card import Card, write_card
 from herd.release.energy import energy_of
 from herd.release.facts import facts_of, languages
+from herd.release.licences import check_licence
 from herd.release.lineage import Lineage, trace
+from herd.release.portable import anonymous, base_of, rewritten
 from herd.release.scores import scores_of
 
 _NO_LICENCE = re.compile(r"LICEN[SC]E.*|NOTICE.*|USE_POLICY.*|README.*", re.IGNORECASE)
@@ -41,6 +42,7 @@ class Options:
 
     licence: str = ""  # of a model that no licence of Meta's binds, as the hub names it: apache-2.0
     licence_file: Path | None = None  # the text that goes along as LICENSE
+    base: str = ""  # of an adapter, as the hub names it, where the adapter says only where it lay here
     llama: Llama = ""
     scores: Path | None = None
     about: Path | None = None  # Markdown that opens the card
@@ -78,7 +80,8 @@ def make_bundle(folder: Path, repo: str, options: Options = Options()) -> Bundle
         check_name(bound.agreement, repo)
     files = _own_files(folder)
     left = sorted(path.name for path in folder.iterdir() if path.name not in files and not _is_made(path.name))
-    facts = facts_of(folder)
+    base = base_of(folder, lineage, options.base)
+    facts = facts_of(folder, base)
     card = Card(
         repo=repo,
         licence=licence,
@@ -93,16 +96,24 @@ def make_bundle(folder: Path, repo: str, options: Options = Options()) -> Bundle
     text = write_card(card)
     made = {"README.md": text.encode(), "herd.json": _record(folder, lineage, bound)}
     return Bundle(
-        {**files, **_texts(bound, lineage, options), **made}, text, bound, tuple(left), _notes(lineage, bound)
+        {**files, **rewritten(folder, files, base), **_texts(bound, lineage, options), **made},
+        text,
+        bound,
+        tuple(left),
+        _notes(lineage, bound),
     )
 
 
 def _notes(lineage: Lineage, bound: Bond) -> tuple[str, ...]:
     """What only the publisher can know, said where it would change something."""
-    if bound.agreement or not lineage.own_texts:
-        return ()
-    texts = ", ".join(lineage.own_texts)
-    return (f"your own texts went into it ({texts}): if a Llama of Meta's wrote any of them, state --llama outputs",)
+    notes = []
+    if lineage.own_texts and not bound.agreement:
+        texts = ", ".join(lineage.own_texts)
+        notes.append(f"your own texts went into it ({texts}): if a Llama of Meta's wrote any, state --llama outputs")
+    for origin in lineage.origins:
+        if origin.licence and not (bound.agreement and origin.licence == bound.agreement.hub):
+            notes.append(f"{origin.name} went into it, under {origin.licence}: see that your licence may be given")
+    return tuple(notes)
 
 
 def _licence_id(bound: Bond, options: Options) -> str:
@@ -118,6 +129,13 @@ def _licence_id(bound: Bond, options: Options) -> str:
         raise SettingError(
             "under which licence do you publish this model?", where="--licence", mend="e.g. --licence apache-2.0"
         )
+    if options.licence.startswith("llama"):
+        raise SettingError(
+            f"nothing of Meta's is recorded in this model, so that {options.licence} is not its licence",
+            where="--licence",
+            mend="where a Llama did go into it, state --llama weights or --llama outputs",
+        )
+    check_licence(options.licence, options.licence_file)
     return options.licence
 
 
@@ -183,15 +201,4 @@ def _record(folder: Path, lineage: Lineage, bound: Bond) -> bytes:
             "steps": steps,
         },
     }
-    return (json.dumps(_anonymous(record), indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
-
-
-def _anonymous(value: Any) -> Any:
-    """The value with every absolute path cut to its last name."""
-    if isinstance(value, Mapping):
-        return {_anonymous(str(name)): _anonymous(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_anonymous(one) for one in value]
-    if isinstance(value, str) and re.match(r"(/|~|\\\\|[A-Za-z]:[\\/])", value):
-        return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
-    return value
+    return (json.dumps(anonymous(record), indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")

@@ -13,6 +13,7 @@ from herd.errors import MissingExtraError
 from herd.release.agreement import NOTICE_FILE, Bond
 from herd.release.energy import Energy
 from herd.release.facts import Facts
+from herd.release.licences import header_of
 from herd.release.lineage import Lineage, Step
 from herd.release.scores import Row
 
@@ -69,7 +70,7 @@ def header(card: Card) -> str:
         from huggingface_hub import EvalResult, ModelCardData
     except ImportError as error:
         raise MissingExtraError("huggingface_hub", "hub") from error
-    bases = [origin.name for origin in card.lineage.origins if origin.use == "weights" and "/" in origin.name]
+    bases = [card.facts.adapter_of] if card.facts.adapter_of else _bases(card.lineage)
     results = [
         EvalResult(
             task_type="text-generation",
@@ -81,9 +82,10 @@ def header(card: Card) -> str:
         )
         for row in card.scores
     ]
+    licence: dict[str, Any] = dict(header_of(card.licence))
     data = ModelCardData(
         language=list(card.languages) or None,
-        license=card.licence,
+        **licence,
         library_name="peft" if card.facts.adapter_of else "transformers",
         pipeline_tag="text-generation",
         base_model=(bases[0] if len(bases) == 1 else bases) or None,
@@ -94,6 +96,10 @@ def header(card: Card) -> str:
         model_name=card.name if results else None,
     )
     return str(data.to_yaml()).strip() + "\n"
+
+
+def _bases(lineage: Lineage) -> list[str]:
+    return [one.name for one in lineage.origins if one.use == "weights" and one.name.count("/") == 1]
 
 
 def _relation(card: Card) -> str:
@@ -124,7 +130,7 @@ def _opening(card: Card) -> str:
 def _model(card: Card) -> Iterator[str]:
     facts = card.facts
     if facts.adapter_of:
-        yield f"- An adapter (PEFT layout) for `{_last(facts.adapter_of)}`."
+        yield f"- An adapter (PEFT layout) for `{facts.adapter_of}`."
         return
     config = facts.config
     context = config.get("max_position_embeddings") or 0
@@ -244,11 +250,13 @@ def _licence(card: Card) -> Iterator[str]:
 
 def _use(card: Card) -> Iterator[str]:
     if card.facts.adapter_of:
-        yield f"    AutoPeftModelForCausalLM.from_pretrained({card.repo!r})"
+        yield "```python\nfrom peft import AutoPeftModelForCausalLM"
+        yield f'model = AutoPeftModelForCausalLM.from_pretrained("{card.repo}")\n```'
         return
-    yield f"    herd pull {card.repo} && herd chat models/{card.name}\n"
-    yield "    from transformers import AutoModelForCausalLM, AutoTokenizer"
-    yield f"    model = AutoModelForCausalLM.from_pretrained({card.repo!r})"
+    yield f"```sh\nherd pull {card.repo} && herd chat models/{card.name}\n```\n"
+    yield "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer"
+    yield f'model = AutoModelForCausalLM.from_pretrained("{card.repo}")'
+    yield f'tokenizer = AutoTokenizer.from_pretrained("{card.repo}")\n```'
     yield "\nA language model states false things with confidence. Check what it says before you rely on it."
 
 

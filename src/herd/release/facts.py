@@ -30,13 +30,14 @@ class Facts:
         return any(name.startswith("float8") for name in self.bytes_by_dtype)
 
 
-def facts_of(folder: Path) -> Facts:
-    """Read from config.json and the files' headers. ArtifactError or FormatError where the model is not whole."""
+def facts_of(folder: Path, base: str = "") -> Facts:
+    """Read from config.json and the files' headers; `base` is the name of an adapter's base on the hub.
+
+    ArtifactError or FormatError where the model is not whole.
+    """
     folder = Path(folder)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        adapter = read_json(folder / "adapter_config.json")
-        base = str(adapter.get("base_model_name_or_path", "")) if isinstance(adapter, dict) else ""
-        return Facts({}, None, {}, {}, base or "unknown")
+        return Facts({}, None, {}, {}, base)
     from herd.weights.registry import open_model
 
     model = open_model(folder, "hf")  # names and shapes are compared with config.json
