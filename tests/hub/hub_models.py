@@ -13,10 +13,10 @@ from herd.weights.hf import save_model
 CARD = b"---\nlicense: llama3.1\nlanguage:\n- en\n---\n# A model\n"
 
 
-def tiny(folder: Path, max_shard_bytes: int = 2**30, herd: dict | None = None) -> Path:
+def tiny(folder: Path, max_shard_bytes: int = 2**30, herd: dict | None = None, dim: int = 16) -> Path:
     """A Llama of some ten thousand parameters, as every herd model is written."""
     tokenizer = Tokenizer.train([])
-    config = LlamaConfig(tokenizer.vocab_size, dim=16, n_layers=3, n_heads=2, n_kv_heads=1, ffn_dim=32)
+    config = LlamaConfig(tokenizer.vocab_size, dim=dim, n_layers=3, n_heads=2, n_kv_heads=1, ffn_dim=32)
     model = Llama(config)
     init_weights(model, 0)
     save_model(folder, model, config, tokenizer=tokenizer, herd=herd or {}, max_shard_bytes=max_shard_bytes)

@@ -6,19 +6,24 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from hub_fixtures import SECRET
 from hub_models import tiny
 from hub_server import Server
 from hub_uploads import faults_of
 from release_run import make_run
 
-from herd.errors import HubError, SettingError
+from herd.errors import ArtifactError, HubError, InputError, SettingError
 from herd.files import read_json, write_json
 from herd.hub.client import Hub
+from herd.hub.pull import pull
 from herd.hub.upload import publish
 from herd.release.bundle import Options, make_bundle
 from herd.release.licences import KNOWN
 from herd.release.portable import anonymous
+from herd.weights.build import load_any
+from herd.weights.convert import convert
+from herd.weights.formats import WriteOptions
 
 FREE = Options(licence="apache-2.0", llama="none")
 
@@ -141,3 +146,28 @@ def test_an_upload_that_breaks_changes_nothing_and_goes_on(
     before = len(server.asked("/put/", "PUT"))
     publish(friend, "friend/new", files, message="x")
     assert len(server.asked("/put/", "PUT")) == before > 0  # large files are not sent twice
+
+
+def test_gguf_files_are_published_and_pulled(server: Server, friend: Hub, tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
+    base = tiny(tmp_path / "base", herd={"pulled": {"repo": "meta-llama/Llama-3.1-8B", "licence": "llama3.1"}})
+    (base / "LICENSE").write_text("LLAMA 3.1 COMMUNITY LICENSE AGREEMENT")
+    folder = tmp_path / "gguf"
+    folder.mkdir()
+    for kind in ("bf16", "q8_0"):
+        convert(base, folder / f"m-{kind}.gguf", to="gguf", options=WriteOptions(dtype=kind))
+    with pytest.raises(ArtifactError, match="not recorded"):
+        make_bundle(folder, "friend/Llama-GGUF")
+    bundle = make_bundle(folder, "friend/Llama-GGUF", Options(made_from=base))
+    assert set(bundle.files) == {*("m-bf16.gguf", "m-q8_0.gguf", "README.md", "herd.json", "LICENSE", "Notice.txt")}
+    assert "library_name: gguf" in bundle.card
+    assert "base_model_relation: quantized" in bundle.card
+    assert "`m-q8_0.gguf`" in bundle.card
+    assert faults_of(bundle.card) == []
+    publish(friend, "friend/Llama-GGUF", bundle.files, message="x")
+    pull(friend, "friend/Llama-GGUF", tmp_path / "back", layout="gguf", only="*bf16.gguf")
+    back, first = load_any(tmp_path / "back").state_dict(), load_any(base).state_dict()
+    assert all(torch.equal(tensor, back[name]) for name, tensor in first.items())
+    convert(tiny(tmp_path / "wide", dim=32), folder / "other.gguf", to="gguf")
+    with pytest.raises(InputError, match="not of one model"):
+        make_bundle(folder, "friend/Llama-GGUF", Options(made_from=base))

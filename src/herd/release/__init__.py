@@ -5,7 +5,8 @@
     scores      its scores with their intervals
     energy      what making it took, measured or estimated
     facts       what the folder says: shape, formats, bytes
-    card        the model card, with the header that the hub reads
+    header      the model card's header, which the hub reads
+    card        the model card
     licences    how a licence stands in the card's header
     portable    files without this machine's paths
     bundle      the files to publish, with nothing of this machine in them

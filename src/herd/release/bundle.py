@@ -43,6 +43,7 @@ class Options:
     licence: str = ""  # of a model that no licence of Meta's binds, as the hub names it: apache-2.0
     licence_file: Path | None = None  # the text that goes along as LICENSE
     base: str = ""  # of an adapter, as the hub names it, where the adapter says only where it lay here
+    made_from: Path | None = None  # the folder that was converted, where the files do not say (GGUF)
     llama: Llama = ""
     scores: Path | None = None
     about: Path | None = None  # Markdown that opens the card
@@ -73,7 +74,7 @@ def make_bundle(folder: Path, repo: str, options: Options = Options()) -> Bundle
     its origin is not known, InputError where the folder holds no model.
     """
     folder = Path(folder)
-    lineage = trace(folder)
+    lineage = trace(folder, options.made_from)
     bound = bond(lineage, options.llama)
     licence = _licence_id(bound, options)
     if bound.agreement:
@@ -149,14 +150,19 @@ def _own_files(folder: Path) -> dict[str, Path]:
     listing = Listing(
         str(folder), "model", "here", "", tuple(RemoteFile(path.name, path.stat().st_size, "") for path in found)
     )
-    wanted = choose(listing)
-    if wanted.layout not in ("hf", "peft"):
+    ggufs = [path.name for path in found if path.suffix.lower() == ".gguf"]
+    wanted = (
+        None
+        if ggufs and not {"config.json", "adapter_config.json"} & {path.name for path in found}
+        else choose(listing)
+    )
+    if wanted and wanted.layout not in ("hf", "peft"):
         raise InputError(
             f"a folder in the layout {wanted.layout} is not published",
             where=str(folder),
             mend=f"convert it first: herd convert {folder} NEW --to hf",
         )
-    names = [name for name in (*wanted.first, *wanted.weights) if not _is_made(name)]
+    names = [name for name in (*wanted.first, *wanted.weights) if not _is_made(name)] if wanted else ggufs
     inside = folder.resolve()
     for name in names:
         if not (folder / name).resolve().is_relative_to(inside):

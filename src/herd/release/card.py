@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from herd.errors import MissingExtraError
 from herd.release.agreement import NOTICE_FILE, Bond
 from herd.release.energy import Energy
 from herd.release.facts import Facts
-from herd.release.licences import header_of
+from herd.release.header import header
 from herd.release.lineage import Lineage, Step
 from herd.release.scores import Row
 
@@ -29,6 +28,9 @@ _NAMES = {
 }
 # Meta's model card of Llama 3.1: GPU hours on H100-80GB of 700 W, and location-based tons of CO2eq.
 _BASES = {"8b": ("1.46M", 420), "70b": ("7.0M", 2040), "405b": ("30.84M", 8930)}
+
+
+_CARE = "A language model states false things with confidence. Check what it says before you rely on it."
 
 
 @dataclass(frozen=True)
@@ -64,56 +66,6 @@ def write_card(card: Card) -> str:
     return f"---\n{header(card)}---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def header(card: Card) -> str:
-    """The YAML between the `---` lines."""
-    try:
-        from huggingface_hub import EvalResult, ModelCardData
-    except ImportError as error:
-        raise MissingExtraError("huggingface_hub", "hub") from error
-    bases = [card.facts.adapter_of] if card.facts.adapter_of else _bases(card.lineage)
-    results = [
-        EvalResult(
-            task_type="text-generation",
-            dataset_type=row.suite.split()[0],
-            dataset_name=f"{row.suite}: {row.task}",
-            dataset_config=row.task,  # rows of one dataset and config are drawn together
-            metric_type=row.metric.replace(" ", "_"),
-            metric_value=round(row.value, 4),
-        )
-        for row in card.scores
-    ]
-    licence: dict[str, Any] = dict(header_of(card.licence))
-    data = ModelCardData(
-        language=list(card.languages) or None,
-        **licence,
-        library_name="peft" if card.facts.adapter_of else "transformers",
-        pipeline_tag="text-generation",
-        base_model=(bases[0] if len(bases) == 1 else bases) or None,
-        base_model_relation=_relation(card) if bases else None,
-        datasets=_datasets(card.lineage) or None,
-        tags=["llama", "herd", *(["fp8", "compressed-tensors"] if card.facts.is_fp8 else [])],
-        eval_results=results or None,
-        model_name=card.name if results else None,
-    )
-    return str(data.to_yaml()).strip() + "\n"
-
-
-def _bases(lineage: Lineage) -> list[str]:
-    return [one.name for one in lineage.origins if one.use == "weights" and one.name.count("/") == 1]
-
-
-def _relation(card: Card) -> str:
-    if card.facts.adapter_of:
-        return "adapter"
-    trained = any(step.made.get("stage") or step.made.get("objective") for step in card.lineage.steps)
-    return "quantized" if card.facts.is_fp8 and not trained else "finetune"
-
-
-def _datasets(lineage: Lineage) -> list[str]:
-    hub = lineage.step("hub")
-    return list(dict.fromkeys(str(one.get("repo")) for one in (hub.metrics.get("datasets") or []))) if hub else []
-
-
 def _section(title: str, lines: Iterator[str]) -> str:
     return f"## {title}\n\n" + "\n".join(lines)
 
@@ -139,6 +91,11 @@ def _model(card: Card) -> Iterator[str]:
         f"{config.get('hidden_size')}, {config.get('num_attention_heads')} query heads, "
         f"{config.get('num_key_value_heads')} key/value heads; context {context:,} tokens."
     )
+    if facts.ggufs:
+        yield "- Format: GGUF, as llama.cpp and its kin read it:"
+        yield from (f"  - `{name}`, {size / 1e6:,.1f} MB" for name, size in facts.ggufs.items())
+        yield f"- Languages: {_named(card.languages)}."
+        return
     total = sum(facts.bytes_by_dtype.values())
     parts = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sorted(facts.bytes_by_dtype.items()))
     yield f"- Format: Hugging Face folder with safetensors, {total / 1e6:,.1f} MB ({parts})."
@@ -152,8 +109,11 @@ def _model(card: Card) -> Iterator[str]:
         yield f"- Kept in higher precision: {', '.join(_ignored(config)) or 'nothing'}."
     else:
         yield "- Not quantised."
-    named = ", ".join(f"{_NAMES.get(code, code)}" for code in card.languages)
-    yield f"- Languages: {named or 'not recorded'}."
+    yield f"- Languages: {_named(card.languages)}."
+
+
+def _named(languages: tuple[str, ...]) -> str:
+    return ", ".join(_NAMES.get(code, code) for code in languages) or "not recorded"
 
 
 def _ignored(config: Mapping[str, Any]) -> list[str]:
@@ -253,11 +213,17 @@ def _use(card: Card) -> Iterator[str]:
         yield "```python\nfrom peft import AutoPeftModelForCausalLM"
         yield f'model = AutoPeftModelForCausalLM.from_pretrained("{card.repo}")\n```'
         return
+    if card.facts.ggufs:
+        file = next(iter(card.facts.ggufs))
+        yield f"```sh\nllama-cli -hf {card.repo}\n"
+        yield f"herd pull {card.repo} --only '{file}' && herd chat models/{card.name}\n```"
+        yield f"\n{_CARE}"
+        return
     yield f"```sh\nherd pull {card.repo} && herd chat models/{card.name}\n```\n"
     yield "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer"
     yield f'model = AutoModelForCausalLM.from_pretrained("{card.repo}")'
     yield f'tokenizer = AutoTokenizer.from_pretrained("{card.repo}")\n```'
-    yield "\nA language model states false things with confidence. Check what it says before you rely on it."
+    yield f"\n{_CARE}"
 
 
 def _last(path: str, parts: int = 1) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from herd.errors import InputError
 from herd.files import read_json
 from herd.release.lineage import Lineage
 
@@ -17,13 +19,14 @@ LANGUAGES = ("en", "de", "fr", "it", "pt", "hi", "es", "th")
 
 @dataclass(frozen=True)
 class Facts:
-    """`bytes_by_dtype` in torch's names; of an adapter only its base is told."""
+    """`bytes_by_dtype` in torch's names; of GGUF files their bytes by name; of an adapter only its base is told."""
 
     config: Mapping[str, Any]
     parameters: int | None
     bytes_by_dtype: Mapping[str, int]
     fp8: Mapping[str, Any]
     adapter_of: str = ""
+    ggufs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_fp8(self) -> bool:
@@ -38,6 +41,8 @@ def facts_of(folder: Path, base: str = "") -> Facts:
     folder = Path(folder)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         return Facts({}, None, {}, {}, base)
+    if not (folder / "config.json").is_file():
+        return _of_ggufs(folder)
     from herd.weights.registry import open_model
 
     model = open_model(folder, "hf")  # names and shapes are compared with config.json
@@ -48,6 +53,25 @@ def facts_of(folder: Path, base: str = "") -> Facts:
     for entry in model.tensors.values():
         sizes[str(entry.dtype).removeprefix("torch.")] += entry.n_bytes
     return Facts(config, model.config.parameters(), dict(sizes), fp8 if isinstance(fp8, dict) else {})
+
+
+def _of_ggufs(folder: Path) -> Facts:
+    """Of several files: the shape of the first, and that all have it. Parts of one model count together."""
+    from herd.weights.config_json import to_hf
+    from herd.weights.registry import open_model
+
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".gguf")
+    heads = [path for path in files if not re.search(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", path.name)]
+    models = [open_model(path, "gguf") for path in heads]
+    for path, model in zip(heads, models, strict=True):
+        if model.config != models[0].config:
+            raise InputError(
+                f"{path.name} and {heads[0].name} are not of one model: their shapes differ",
+                where=str(folder),
+                mend="publish each model from a folder of its own",
+            )
+    sizes = {path.name: path.stat().st_size for path in files}
+    return Facts(to_hf(models[0].config, "bfloat16"), models[0].config.parameters(), {}, {}, ggufs=sizes)
 
 
 def languages(lineage: Lineage, stated: tuple[str, ...], llama: bool) -> tuple[str, ...]:

@@ -88,18 +88,23 @@ class Lineage:
         return next((step for step in self.steps if step.made.get("stage") == name), None)
 
 
-def trace(folder: Path) -> Lineage:
-    """The lineage of the model in `folder`; ArtifactError when there is no such folder."""
-    folder = Path(folder).resolve()
-    if not folder.is_dir():
-        raise ArtifactError("there is no such folder", where=str(folder), mend="give a model folder")
-    walk = _Walk()
+def trace(folder: Path, made_from: Path | None = None) -> Lineage:
+    """The lineage of the model in `folder`; `made_from` is the folder of the model that it was converted from.
+
+    ArtifactError when there is no such folder.
+    """
+    folder, made_from = Path(folder).resolve(), Path(made_from).resolve() if made_from else None
+    for place in (folder, made_from):
+        if place is not None and not place.is_dir():
+            raise ArtifactError("there is no such folder", where=str(place), mend="give a model folder")
+    walk = _Walk({folder: made_from} if made_from else {})
     walk.visit(folder, "weights")
     return Lineage(tuple(walk.steps.values()), tuple(dict.fromkeys(walk.origins)), tuple(dict.fromkeys(walk.gaps)))
 
 
 class _Walk:
-    def __init__(self) -> None:
+    def __init__(self, told: Mapping[Path, Path]) -> None:
+        self.told = told  # folder -> the one it was made from, as the publisher says
         self.steps: dict[Path, Step] = {}
         self.origins: list[Origin] = []
         self.gaps: list[str] = []
@@ -111,6 +116,8 @@ class _Walk:
         self._seen.add((folder, use))
         made = _record(folder)
         sources = len(self.origins) + len(self.gaps) + len(self._seen)
+        if source_folder := self.told.get(folder):
+            self.visit(source_folder, use)
         if folder.name in ("model", "adapter") and _record(folder.parent).get("stage"):
             self.visit(folder.parent, use)
         pulled = _table(made.get(RECORD))
