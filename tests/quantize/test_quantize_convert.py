@@ -84,3 +84,26 @@ def test_transformers_reads_both_ends_alike(tmp_path, folder):
 def test_a_dtype_beside_fp8_is_refused(tmp_path, folder):
     arguments = ["convert", str(folder), str(tmp_path / "x"), "--to", "compressed-tensors", "--dtype", "f16"]
     assert main(arguments) == SettingError.exit_code
+
+
+@pytest.mark.parametrize(
+    ("to", "setting"),
+    [
+        ("hf", ["--model-parallel", "2"]),
+        ("compressed-tensors", ["--model-parallel", "2"]),
+        ("hf", ["--shard-gb", "nan"]),
+        ("hf", ["--shard-gb", "-1"]),
+    ],
+)
+def test_settings_that_would_have_no_effect_are_refused(tmp_path, folder, capsys, to, setting):
+    assert main(["convert", str(folder), str(tmp_path / "x"), "--to", to, *setting]) == SettingError.exit_code
+    assert setting[0] in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_fp8_folders_are_cut_into_files_too(tmp_path, folder):
+    arguments = ["--to", "compressed-tensors", "--shard-gb", "0.00001"]
+    assert main(["convert", str(folder), str(tmp_path / "new"), *arguments]) == 0
+    assert main(["convert", str(tmp_path / "new"), str(tmp_path / "kept"), *arguments]) == 0
+    assert len(list((tmp_path / "new").glob("model-*"))) == len(list((tmp_path / "kept").glob("model-*"))) > 3
+    assert same(tensors(tmp_path / "new"), tensors(tmp_path / "kept"))

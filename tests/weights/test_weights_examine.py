@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from herd.cli import main
 from herd.errors import ArtifactError
@@ -179,3 +180,69 @@ def test_dialogues_are_inspected_as_before(tmp_path, capsys):
     (tmp_path / "talks.jsonl").write_text(json.dumps(talk) + "\n")
     assert main(["inspect", "dialogue", str(tmp_path / "talks.jsonl")]) == 0
     assert "1 dialogues" in capsys.readouterr().out
+
+
+def only(folder):
+    (found,) = examine(folder).wrong
+    return found
+
+
+def test_many_lost_tensors_have_one_line_and_one_cause(folder):
+    edit(folder / "config.json", num_hidden_layers=CONFIG.n_layers + 2)
+    found = only(folder)
+    assert "(and 15 more)" in found.what
+    assert f"says {CONFIG.n_layers + 2} layers, the files have {CONFIG.n_layers}" in found.mend
+
+
+def test_a_tied_model_whose_config_forgets_it(tmp_path):
+    folder = make(tmp_path / "m", replace(CONFIG, tie_embeddings=True))
+    edit(folder / "config.json", tie_word_embeddings=False)
+    assert "tie_word_embeddings true" in only(folder).mend
+
+
+def test_an_output_matrix_that_is_passed_over(folder):
+    edit(folder / "config.json", tie_word_embeddings=True)
+    assert any("passed over" in note for note in examine(folder).notes)
+
+
+def test_a_network_saved_without_its_head(folder):
+    state = load_file(folder / SINGLE)
+    save_file(
+        {name.removeprefix("model."): v for name, v in state.items() if name != "lm_head.weight"}, folder / SINGLE
+    )
+    assert all("without its head" in fault.mend for fault in examine(folder).wrong)
+
+
+def test_tokens_that_are_no_rows(folder):
+    edit(folder / "generation_config.json", eos_token_id=[TOKENIZER.end_of_text, TOKENIZER.eot, 10**6])
+    assert "[1000000] are no rows" in only(folder).what
+
+
+def test_files_that_nothing_is_read_from(folder):
+    (folder / "model.safetensors.index.json").write_text("{}")  # the single file wins, as in transformers
+    (folder / "model-00001-of-00002.safetensors").write_bytes(b"")
+    report = examine(folder)
+    assert report.wrong == []
+    assert any("model-00001-of-00002.safetensors" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("lost", ["config.json", SINGLE])
+def test_half_a_model(folder, lost):
+    (folder / lost).unlink()
+    with pytest.raises(ArtifactError, match="half a model is here") as caught:
+        examine(folder)
+    assert lost in caught.value.mend
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])
+def test_quantisations_of_others_are_named(folder, method):
+    edit(folder / "config.json", quantization_config={"quant_method": method})
+    assert repr(method) in only(folder).what
+
+
+def test_the_small_models_of_llama_32_are_named():
+    from herd.weights.examine import _RELEASED
+
+    sizes = {name: config.parameters() for name, config in _RELEASED.items()}
+    assert sizes["Llama 3.2 1B"] == 1_235_814_400  # as their model cards' 1.23B and 3.21B
+    assert sizes["Llama 3.2 3B"] == 3_212_749_824

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from herd.weights.formats import WriteOptions
 
 
-def quantize(source: Path, out: Path) -> int:
+def quantize(source: Path, out: Path, options: WriteOptions | None = None) -> int:
     """Streams: needs the memory of the largest tensor, and goes on where a killed run stopped."""
     from herd.commands.watch_line import Line
     from herd.files import read_json
@@ -20,7 +24,7 @@ def quantize(source: Path, out: Path) -> int:
     refuse_occupied(out)
     model = quantised(open_model(source))
     with Line(sys.stderr) as line:
-        write_stored(model, out, find_format("hf"), WriteOptions(), line)
+        write_stored(model, out, find_format("hf"), options or WriteOptions(), line)
     report = read_json(out / "herd.json")[HERD_KEY]["report"]
     before, after, worst = report["bytes_before"], report["bytes_after"], report["worst_relative_error"]
     print(f"{out}: {before:,} bytes in BF16, {after:,} in FP8 ({report['saved']:.1%} less; worst error {worst:.2%})")

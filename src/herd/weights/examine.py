@@ -9,26 +9,29 @@ that is not there, a template that is missing, files cut short. Headers only, un
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from herd.errors import HerdError
 from herd.files import read_json
-from herd.llama.config import LlamaConfig, llama31_8b, llama31_70b, llama31_405b
+from herd.llama.config import LlamaConfig, RopeScaling, llama31_8b, llama31_70b, llama31_405b
 from herd.progress import Progress, Silent
-from herd.weights.registry import detect, open_stored
-from herd.weights.stored import FP8, StoredModel, faults
-from herd.weights.tensors import INDEX, Entry
+from herd.weights.examine_values import checklist_faults, value_faults
+from herd.text.folder_template import differs
+from herd.weights.registry import detect, open_stored, tokenizer_of
+from herd.weights.stored import FP8, TIED, StoredModel, faults
 
-_RELEASED = {"Llama 3.1 8B": llama31_8b(), "Llama 3.1 70B": llama31_70b(), "Llama 3.1 405B": llama31_405b()}
+_SMALL = replace(llama31_8b(), rope_scaling=RopeScaling(factor=32.0), ffn_dim=8192, tie_embeddings=True)
+_RELEASED = {
+    "Llama 3.1 8B": llama31_8b(),
+    "Llama 3.1 or 3.3 70B": llama31_70b(),
+    "Llama 3.1 405B": llama31_405b(),
+    "Llama 3.2 1B": replace(_SMALL, dim=2048, n_layers=16),
+    "Llama 3.2 3B": replace(_SMALL, dim=3072, n_layers=28, n_heads=24),
+}
 _STRETCHED = 8192  # a longer context of Llama 3 needs RoPE scaling
-_CHUNK = 2**24  # values looked at together
 _DOWNLOAD = "download or copy the model again"
 
 
@@ -79,15 +82,40 @@ def examine(path: Path, *, values: bool = False, progress: Progress | None = Non
     model = report.model
     report.notes += model.notes
     report.released = next((name for name, config in _RELEASED.items() if config == model.config), "")
-    report.wrong += [Fault(fault, _DOWNLOAD) for fault in faults(model.config, model.tensors, model.config_file)]
+    _look_at_tensors(report, model)
     _look_at_rope(report, model.config)
     _look_at_text(report, model)
     if model.config_file == "config.json" and path.is_dir():
         _look_at_hf(report, model)
     if values:
-        _look_at_values(report, model, progress or Silent())
-        _look_at_checklist(report, path)
+        found = [*value_faults(model, progress or Silent()), *checklist_faults(path)]
+        report.wrong += [Fault(fault, _DOWNLOAD) for fault in found]
     return report
+
+
+def _look_at_tensors(report: Examination, model: StoredModel) -> None:
+    """Missing, unexpected and mis-shaped ones: many of a kind have one cause, and get one line."""
+    kinds: dict[str, list[str]] = {}
+    for fault in faults(model.config, model.tensors, model.config_file):
+        kinds.setdefault(fault.split(":")[0], []).append(fault)
+    for kind, found in kinds.items():
+        listed = "; ".join(fault.removeprefix(kind + ": ") for fault in found[:3])
+        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+        report.wrong.append(Fault(f"{kind}: {listed}{more}", _mend_of_tensors(model)))
+
+
+def _mend_of_tensors(model: StoredModel) -> str:
+    names = model.tensors.keys()
+    if "embed_tokens.weight" in names:
+        return "these are the names of a LlamaModel without its head: save the LlamaForCausalLM instead"
+    if TIED not in names and not model.config.tie_embeddings and len(names) == model.config.tensors() - 1:
+        return f"if this is a tied model (Llama 3.2 1B, 3B), {model.config_file} should say tie_word_embeddings true"
+    if any(name.endswith(".bias") for name in names):
+        return "Llama 3 has no biases, and this network computes none; run this model with a program that has them"
+    layers = {name.split(".")[2] for name in names if name.startswith("model.layers.")}
+    if layers and len(layers) != model.config.n_layers:
+        return f"{model.config_file} says {model.config.n_layers} layers, the files have {len(layers)}; {_DOWNLOAD}"
+    return _DOWNLOAD
 
 
 def _look_at_rope(report: Examination, config: LlamaConfig) -> None:
@@ -106,11 +134,18 @@ def _look_at_text(report: Examination, model: StoredModel) -> None:
     """Tokenizer, template and end tokens."""
     ids, template = _special_ids(report, model), _template(model)
     report.template = template
+    _look_at_template(report, model)
     if not model.files.keys() & {"tokenizer.json", "tokenizer.model"} and model.tokenizer is None:
         report.wrong.append(Fault("no tokenizer is here", "put the model's tokenizer.json beside it"))
     if not model.stops:
         report.wrong.append(
             Fault("no end token is stated: answers will not stop", "state eos_token_id in generation_config.json")
+        )
+    rows = range(model.config.vocab_size)
+    beyond = [token for token in (model.bos, *model.stops) if token is not None and token not in rows]
+    if beyond:
+        report.wrong.append(
+            Fault(f"begin or end tokens {beyond} are no rows of the embedding", "state those of this model's tokenizer")
         )
     talks = bool(template) or len(model.stops) > 1
     eot = ids.get("<|eot_id|>")
@@ -154,6 +189,18 @@ def _special_ids(report: Examination, model: StoredModel) -> dict[str, int]:
     return added
 
 
+def _look_at_template(report: Examination, model: StoredModel) -> None:
+    """Whether conversations are written by the model's own template, and in what that differs from herd's format."""
+    try:
+        tokenizer = tokenizer_of(model)
+    except HerdError:
+        return  # said where the tokenizer is looked at
+    try:
+        report.notes += [] if tokenizer.foreign_format is None else differs(tokenizer.foreign_format.differences)
+    except HerdError as error:
+        report.wrong.append(Fault(error.message, error.mend))
+
+
 def _template(model: StoredModel) -> str:
     """Where a chat template stands, "" for none."""
     if "chat_template.jinja" in model.files:
@@ -188,50 +235,10 @@ def _look_at_hf(report: Examination, model: StoredModel) -> None:
     kinds = {str(e.dtype).removeprefix("torch.") for e in model.tensors.values() if e.dtype != FP8}
     if isinstance(stated, str) and kinds and stated not in kinds:
         report.notes.append(f"config.json says {stated}, the tensors are {', '.join(sorted(kinds))}")
-    if (report.path / INDEX).is_file():
-        listed = set(read_json(report.path / INDEX)["weight_map"].values())
-        loose = sorted(p.name for p in report.path.glob("model*.safetensors") if p.name not in listed)
-        if loose:
-            report.notes.append(f"not in the index: {', '.join(loose[:4])}")
-
-
-def _look_at_values(report: Examination, model: StoredModel, progress: Progress) -> None:
-    """NaN, infinities and tensors of nothing but zeros; a few rows in memory at a time."""
-    total = model.n_bytes
-    done = 0
-    for entry in model.tensors.values():
-        bad, zeros = _odd_values(entry)
-        if bad:
-            report.wrong.append(Fault(f"{entry.name} holds {bad:,} values that are NaN or infinite", _DOWNLOAD))
-        elif zeros:
-            report.wrong.append(Fault(f"{entry.name} is all zeros", _DOWNLOAD))
-        done += entry.n_bytes
-        progress.update(done / 1e9, total / 1e9, "GB")
-
-
-def _odd_values(entry: Entry) -> tuple[int, bool]:
-    """How many values are not finite, and whether all are zero."""
-    bad, zeros = 0, True
-    flat = entry.values().flatten()
-    for start in range(0, len(flat), _CHUNK):
-        wide = flat[start : start + _CHUNK].float()
-        bad += int((~torch.isfinite(wide)).sum())
-        zeros = zeros and not bool(wide.any())
-    return bad, zeros
-
-
-def _look_at_checklist(report: Examination, path: Path) -> None:
-    """Meta's downloads carry MD5 sums in checklist.chk."""
-    checklist = path / "checklist.chk"
-    if not checklist.is_file():
-        return
-    for line in checklist.read_text(encoding="utf-8", errors="replace").splitlines():
-        match = re.fullmatch(r"([0-9a-f]{32}) [ *]?([\w.-]+)", line.strip())
-        if match and (path / match[2]).is_file():
-            with open(path / match[2], "rb") as handle:
-                found = hashlib.file_digest(handle, "md5").hexdigest()
-            if found != match[1]:
-                report.wrong.append(Fault(f"{match[2]} is not the file that checklist.chk describes", _DOWNLOAD))
+    read = {entry.place for entry in model.tensors.values()}
+    loose = sorted(p.name for p in report.path.glob("model*.safetensors") if p.name not in read)
+    if loose:
+        report.notes.append(f"nothing is read from {', '.join(loose[:4])}" + (" and others" if len(loose) > 4 else ""))
 
 
 def as_json(report: Examination) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class HuggingFace:
             activation_bound=layout.bound if layout else None,
             files=travelling_files(path),
             herd=herd if isinstance(herd, dict) else {},
-            notes=(*(layout.notes if layout else ()), *notes_on(path)),
+            notes=(*(layout.notes if layout else ()), *_tied(config, found), *notes_on(path)),
         )
 
     def write(self, model: StoredModel, out: Staging, options: WriteOptions, progress: Progress) -> None:
@@ -147,6 +147,11 @@ def _is_harmless(name: str, config: LlamaConfig, layout: Fp8Layout | None) -> bo
     if layout is not None and layout.passes_over(name):
         return True
     return name.endswith("rotary_emb.inv_freq") or (config.tie_embeddings and name == TIED)
+
+
+def _tied(config: LlamaConfig, found: Mapping[str, Entry]) -> tuple[str, ...]:
+    passed = config.tie_embeddings and TIED in found
+    return (f"{TIED} is there and passed over: config.json ties it to the embedding",) if passed else ()
 
 
 def _by_row(entry: Entry, tensors: Mapping[str, Entry]) -> Entry:

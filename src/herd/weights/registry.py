@@ -28,6 +28,15 @@ FORMATS: tuple[Format, ...] = (
 )
 
 
+# What is there, what should lie beside it, and what to do.
+_PARTS = (
+    ("*.safetensors", "config.json", "copy config.json of the same model into the folder"),
+    ("consolidated.*.pth", "params.json", "copy params.json of the same model into the folder"),
+    ("params.json", "consolidated.*.pth", "copy or download the weights into the folder"),
+    ("config.json", "*.safetensors", "copy or download the weights (model.safetensors) into the folder"),
+)
+
+
 def find_format(name: str) -> Format:
     """The format called `name`; SettingError names those there are."""
     for form in FORMATS:
@@ -46,10 +55,21 @@ def open_stored(path: Path, name: str = "") -> tuple[Format, StoredModel]:
     """The model at `path` unchecked (for `herd inspect`), in the format `name` or the first that is detected."""
     form = find_format(name) if name else next(iter(detect(path)), None)
     if form is None:
-        known = "; ".join(f"{form.name}: {form.about}" for form in FORMATS)
-        there = "no model is here: nothing is" if not path.exists() else "no model is here in a format that is read"
-        raise ArtifactError(there, where=str(path), mend=f"give a path to one of {known}")
+        raise _nothing(path)
     return form, form.open(path)
+
+
+def _nothing(path: Path) -> ArtifactError:
+    """Nothing is there, or a part of a model, or something else."""
+    if not path.exists():
+        return ArtifactError("no model is here: nothing is", where=str(path), mend="check the path; herd pull gets one")
+    for present, absent, mend in _PARTS:
+        if any(path.glob(present)) and not any(path.glob(absent)):
+            said = f"half a model is here: {present} without {absent}"
+            return ArtifactError(said, where=str(path), mend=mend)
+    known = "; ".join(f"{form.name}: {form.about}" for form in FORMATS)
+    said = "no model is here in a format that is read"
+    return ArtifactError(said, where=str(path), mend=f"give a path to one of {known}")
 
 
 def open_model(path: Path, name: str = "") -> StoredModel:
