@@ -3,7 +3,8 @@
 "load-open" is until the network can be called, "load-answer" until the first token of a prompt of 16 is there, both as
 GB of weights a second; the files are in the page cache (a first run of each is thrown away). The limit of the second
 is one reading of all weights from memory. `load` is the 1B shape of `peers`; `load-8b` is Llama 3.1 8B with random
-weights and needs 17 GB of disk. Set HERD_BENCH_FOLDER where /tmp is small.
+weights and needs 17 GB of disk; `load-8b-fp8` is the same quantised by `herd quantize` (28 GB of disk while it is
+made), "load-8b-fp8-decode" its further tokens. Set HERD_BENCH_FOLDER where /tmp is small.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,6 +27,7 @@ from bench.harness import Row, make_row, seconds
 from herd.files import write_json
 from herd.llama.config import LlamaConfig, llama31_8b
 from herd.weights.config_json import to_hf
+from herd.weights.convert import convert
 from herd.weights.formats import GIB
 from herd.weights.stored import expected_shapes
 from herd.weights.tensors import Entry, write_tensors
@@ -64,33 +68,48 @@ def reading_rate() -> float:
     return block.nbytes / min(seconds(block.sum) for _ in range(5))
 
 
-def bench_load(row: str, shape: LlamaConfig, pairs: int) -> list[Row]:
-    """Two rows: opening, and the first token. Runs of both alternate."""
+def make_fp8(folder: Path, shape: LlamaConfig) -> int:
+    """The checkpoint above as `herd quantize` makes it FP8. Returns its bytes."""
+    wide = folder.with_name("wide")
+    make_checkpoint(wide, shape)
+    convert(wide, folder, to="compressed-tensors")
+    shutil.rmtree(wide)
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def bench_load(row: str, make: Callable[[Path], int], pairs: int) -> list[Row]:
+    """Three rows: opening, the first token, further tokens. Runs of both programs alternate."""
     peer = "transformers" if importlib.util.find_spec("transformers") else ""
     with tempfile.TemporaryDirectory(dir=os.environ.get("HERD_BENCH_FOLDER")) as place:
-        size = make_checkpoint(Path(place) / "model", shape) / 1e9
+        size = make(Path(place) / "model") / 1e9
         found: dict[str, list[dict[str, Any]]] = {"herd": [], "transformers": []}
         for _ in range(pairs + 1):
             for program in ("herd", peer) if peer else ("herd",):
                 found[program].append(answer(program, Path(place) / "model"))
-    rates = {
-        (program, what): [size / run[what] for run in runs[1:]]
-        for program, runs in found.items()
-        for what in ("open", "first")
+    limit, name = reading_rate() / 1e9, "transformers from_pretrained"
+    seconds_of = {
+        "open": lambda run: run["open"],
+        "answer": lambda run: run["first"],
+        "decode": lambda run: statistics.median(run["steps"]),
     }
-    name = "transformers from_pretrained"
-    return [
-        make_row(f"{row}-open", "GB/s", rates["herd", "open"], rates["transformers", "open"], name, None),
-        make_row(
-            f"{row}-answer", "GB/s", rates["herd", "first"], rates["transformers", "first"], name, reading_rate() / 1e9
-        ),
-    ]
+    rows = []
+    for what, of in seconds_of.items():
+        ours, theirs = ([size / of(run) for run in found[program][1:]] for program in ("herd", "transformers"))
+        rows.append(make_row(f"{row}-{what}", "GB/s", ours, theirs, name, None if what == "open" else limit))
+    return rows
 
 
 ROWS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     "load": (
         "GB/s of weights until 1B is open, and until its first token",
-        lambda: bench_load("load", SHAPE_1B, 5),
+        lambda: bench_load("load", lambda folder: make_checkpoint(folder, SHAPE_1B), 5),
     ),
-    "load-8b": ("the same with 8B (17 GB of disk)", lambda: bench_load("load-8b", llama31_8b(), 1)),
+    "load-8b": (
+        "the same with 8B (17 GB of disk)",
+        lambda: bench_load("load-8b", lambda folder: make_checkpoint(folder, llama31_8b()), 1),
+    ),
+    "load-8b-fp8": (
+        "the same with 8B in FP8 (28 GB of disk)",
+        lambda: bench_load("load-8b-fp8", lambda folder: make_fp8(folder, llama31_8b()), 1),
+    ),
 }

@@ -1,13 +1,16 @@
-"""A BF16 GGUF file on disk until it answers: herd beside llama.cpp on the same file, each in a fresh process.
+"""A GGUF file on disk until it answers: herd beside llama.cpp on the same file, each in a fresh process.
 
-Like `load`: "open" is until the network can be called, "answer" until the first token of a prompt of 16 is there, as
-GB of weights a second, files in the page cache. llama.cpp keeps q and k in the file's row order; herd permutes those
-matrices while it opens. Both use as many threads as torch.
+Like `load`: "open" is until the network can be called, "answer" until the first token of a prompt of 16 is there,
+"decode" further tokens, as GB of weights a second, files in the page cache. llama.cpp keeps q and k in the file's row
+order; herd permutes those matrices while it opens. Both use as many threads as torch.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import statistics
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,37 +20,45 @@ import torch
 from bench.harness import Row, make_row
 from bench.load import SHAPE_1B, TOKENS, answer, make_checkpoint, reading_rate
 from bench.load_worker import PROMPT
-from herd.llama.config import LlamaConfig
+from herd.llama.config import LlamaConfig, llama31_8b
 from herd.weights import llama_cpp
 from herd.weights.convert import convert
+from herd.weights.formats import WriteOptions
 
 
-def bench_load_gguf(row: str, shape: LlamaConfig, pairs: int) -> list[Row]:
-    """Two rows: opening, and the first token. Runs of both alternate; the first of each is thrown away."""
+def bench_load_gguf(row: str, shape: LlamaConfig, dtype: str, pairs: int) -> list[Row]:
+    """Three rows: opening, the first token, further tokens. Runs alternate; the first of each is thrown away."""
     library, threads = llama_cpp.find_library(), torch.get_num_threads()
-    ours: list[tuple[float, float]] = []
-    theirs: list[tuple[float, float]] = []
+    ours: list[tuple[float, float, float]] = []
+    theirs: list[tuple[float, float, float]] = []
     with tempfile.TemporaryDirectory(dir=os.environ.get("HERD_BENCH_FOLDER")) as place:
         folder, file = Path(place) / "model", Path(place) / "model.gguf"
         make_checkpoint(folder, shape)
-        convert(folder, file, to="gguf")
+        convert(folder, file, to="gguf", options=WriteOptions(dtype))
+        shutil.rmtree(folder)
         size = file.stat().st_size / 1e9
         for _ in range(pairs + 1):
             found = answer("herd", file)
-            ours.append((size / found["open"], size / found["first"]))
+            ours.append((size / found["open"], size / found["first"], size / statistics.median(found["steps"])))
             if library is not None:
                 peer = llama_cpp.greedy(library, file, PROMPT, TOKENS, threads=threads)
-                theirs.append((size / peer["open_s"], size / peer["first_s"]))
-    (open_us, first_us), peers = zip(*ours[1:], strict=True), list(zip(*theirs[1:], strict=True)) or [(), ()]
+                print(f"# llama.cpp: {peer}", file=sys.stderr, flush=True)
+                step = (peer["all_s"] - peer["first_s"]) / (TOKENS - 1)
+                theirs.append((size / peer["open_s"], size / peer["first_s"], size / step))
+    limit, peers = reading_rate() / 1e9, list(zip(*theirs[1:], strict=True)) or [(), (), ()]
     return [
-        make_row(f"{row}-open", "GB/s", open_us, peers[0], "llama.cpp", None),
-        make_row(f"{row}-answer", "GB/s", first_us, peers[1], "llama.cpp", reading_rate() / 1e9),
+        make_row(f"{row}-{what}", "GB/s", rates, others, "llama.cpp", None if what == "open" else limit)
+        for what, rates, others in zip(("open", "answer", "decode"), zip(*ours[1:], strict=True), peers, strict=True)
     ]
 
 
 ROWS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     "load-gguf": (
-        "GB/s of a 1B GGUF file until it is open, and until its first token, beside llama.cpp",
-        lambda: bench_load_gguf("load-gguf", SHAPE_1B, 3),
+        "GB/s of a 1B GGUF file until it is open, until its first token, and decoding, beside llama.cpp",
+        lambda: bench_load_gguf("load-gguf", SHAPE_1B, "bf16", 3),
+    ),
+    "load-gguf-8b-q8": (
+        "the same with 8B in Q8_0 (26 GB of disk)",
+        lambda: bench_load_gguf("load-gguf-8b-q8", llama31_8b(), "q8_0", 1),
     ),
 }

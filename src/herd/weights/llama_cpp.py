@@ -53,7 +53,7 @@ def logits(library: Path, model: Path | str, tokens: Sequence[int], *, threads: 
 
 
 def greedy(library: Path, model: Path | str, tokens: Sequence[int], n: int, *, threads: int = 1) -> dict[str, Any]:
-    """`n` greedy tokens after a prompt, with the seconds until the model was open and until the first token."""
+    """`n` greedy tokens after a prompt, and the seconds until the model was open, the first and the last token."""
     found: dict[str, Any] = _child(library, model, {"tokens": list(tokens), "threads": threads, "greedy": n})
     return found
 
@@ -122,20 +122,20 @@ class LlamaCpp:
         self.c.llama_set_n_threads(self.context, threads, threads)
         self.batch, self.n_batch, self.at = self.c.llama_batch_init(n_batch, 0, 1), n_batch, 0
 
-    def push(self, tokens: Sequence[int]) -> np.ndarray[Any, Any]:
-        """Logits after each of these tokens, which follow those pushed before."""
-        rows = []
+    def push(self, tokens: Sequence[int], *, last_only: bool = False) -> np.ndarray[Any, Any]:
+        """Logits after each of these tokens, which follow those pushed before, or after the last one alone."""
+        rows, skipped = [], len(tokens) - 1 if last_only else 0
         for begin in range(0, len(tokens), self.n_batch):
             part = tokens[begin : begin + self.n_batch]
             self.batch.n_tokens = len(part)
             for i, token in enumerate(part):
                 self.batch.token[i], self.batch.pos[i] = token, self.at + i
-                self.batch.n_seq_id[i], self.batch.logits[i] = 1, 1
+                self.batch.n_seq_id[i], self.batch.logits[i] = 1, begin + i >= skipped
                 self.batch.seq_id[i][0] = 0
             if (code := self.c.llama_decode(self.context, self.batch)) != 0:
                 raise SystemExit(f"llama_decode returned {code}")
             self.at += len(part)
-            for i in range(len(part)):
+            for i in range(max(0, skipped - begin), len(part)):
                 row = self.c.llama_get_logits_ith(self.context, i)
                 rows.append(np.ctypeslib.as_array(row, (self.n_vocab,)).copy())
         return np.stack(rows)
@@ -160,7 +160,7 @@ def _serve(library: str, model: str) -> None:
     tokens, more = request["tokens"], request.get("greedy", 0)
     engine.start(len(tokens) + more, request["threads"])
     opened = time.perf_counter() - begin
-    found = engine.push(tokens)
+    found = engine.push(tokens, last_only=more > 0)
     first = time.perf_counter() - begin
     if not more:
         np.save(request["out"], found)
@@ -169,7 +169,8 @@ def _serve(library: str, model: str) -> None:
     made = [int(found[-1].argmax())]
     while len(made) < more:
         made.append(int(engine.push(made[-1:])[-1].argmax()))
-    print(json.dumps({"tokens": made, "open_s": opened, "first_s": first}))
+    whole = time.perf_counter() - begin
+    print(json.dumps({"tokens": made, "open_s": opened, "first_s": first, "all_s": whole}))
 
 
 if __name__ == "__main__":
