@@ -92,7 +92,7 @@ def _seen(count: int) -> str:
 
     if torch.version.cuda is None:
         return "this torch is a build without CUDA"
-    return f"torch finds {count or 'no'} CUDA device{'' if count == 1 else 's'}"
+    return f"torch finds {count or 'no'} CUDA device{'s' if count > 1 else ''}"
 
 
 def _absent(count: int) -> str:

@@ -190,7 +190,7 @@ def test_the_gradient_of_distillation_vanishes_at_the_teacher():
         "teacher_ids_BTk": answers["ids"],
         "teacher_logprobs_BTk": answers["logprobs"],
         "teacher_rest_BT": answers["rest"],
-        "teacher_temperature_B": torch.ones(len(batch.tokens_BT)),
+        "teacher_temperature_host": torch.ones(len(batch.tokens_BT)),
     }
     taught = type(batch)(
         batch.tokens_BT, batch.targets_BT, batch.weights_BT, batch.document_ids_BT, batch.positions_BT, extras

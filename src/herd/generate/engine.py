@@ -1,4 +1,4 @@
-"""The embedded engine: batched generation with a herd model on one device.
+"""The embedded engine: batched generation with a herd model, on the device that the model is on.
 
     engine = Engine(model, batch_size=256)
     completions = engine.generate([Request(prompt, Sampling(seed=i)) for i in range(8)])
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from herd.devices import memory_errors
 from herd.errors import InputError, SettingError
 from herd.generate.protocol import SILENT, Completion, Request
 from herd.generate.slots import Slots
@@ -24,6 +25,7 @@ from herd.progress import Progress
 Numbered = tuple[int, Request]
 
 _REFILL = 8  # refill when an eighth of the rows is free: one prefill for many prompts, few rows idle meanwhile
+_LESS = "lower the engine's batch_size (suite.batch_size of a recipe), or ask for fewer tokens"
 _COMPACT = 0.75  # with nobody waiting, shrink when fewer than this share of the rows is in use
 
 
@@ -46,7 +48,7 @@ class Engine:
             self._check(request, f"request {number}")
         done: dict[int, Completion] = {}
         n_tokens, start = 0, time.monotonic()
-        with torch.inference_mode():
+        with memory_errors(_LESS), torch.inference_mode():
             for group in self._groups(requests):
                 for finished in self._run(group):
                     done.update(finished)
@@ -63,16 +65,19 @@ class Engine:
     def _stream(self, request: Request) -> Iterator[tuple[int, float]]:
         slots = Slots(self._model, 1, self._room(request), len(request.sampling.stop_ids))
         finished = False
-        with torch.inference_mode():
+        with memory_errors(_LESS), torch.inference_mode():
             slots.admit([(0, request)])
         while not finished:
-            with torch.inference_mode():  # not around the yield: the caller's code is the caller's business
+            with (
+                memory_errors(_LESS),
+                torch.inference_mode(),
+            ):  # not around the yield: the caller's code is the caller's business
                 step = slots.step()
                 finished = bool(step.finished)
             _, token, logprob = step.sampled[0]
             yield token, logprob
             if not finished:
-                with torch.inference_mode():
+                with memory_errors(_LESS), torch.inference_mode():
                     slots.advance()
 
     def _run(self, group: list[Numbered]) -> Iterator[list[tuple[int, Completion]]]:

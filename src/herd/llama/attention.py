@@ -77,13 +77,17 @@ def attend(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, layout: Layout) -> Te
         return blocked_attention(q_BTHK, k_BSGK, v_BSGK, layout.spans)
     if layout.slots and layout.mask is not None and q_BTHK.shape[1] == 1:
         return attend_one(q_BTHK, k_BSGK, v_BSGK, layout.mask)
+    if layout.mask is not None and q_BTHK.device.type != "cpu":
+        # Of torch's GPU kernels that keep no scores none takes both a mask and fewer key heads than query heads.
+        shared = q_BTHK.shape[2] // k_BSGK.shape[2]
+        k_BSGK, v_BSGK = (x_BSGK.repeat_interleave(shared, dim=2) for x_BSGK in (k_BSGK, v_BSGK))
     mixed_BHTK = F.scaled_dot_product_attention(
         q_BTHK.transpose(1, 2),
         k_BSGK.transpose(1, 2),
         v_BSGK.transpose(1, 2),
         attn_mask=layout.mask,
         is_causal=layout.mask is None,
-        enable_gqa=True,
+        enable_gqa=q_BTHK.shape[2] != k_BSGK.shape[2],
     )
     return mixed_BHTK.transpose(1, 2)
 

@@ -74,8 +74,8 @@ class KVCache:
 
     def truncate(self, lengths_B: Tensor) -> None:
         """Forget everything at and past each row's length: padding after a prefill, rejected drafts."""
+        self.longest = int(lengths_B.max()) if self.batch else 0  # before the move: lengths that the host has are free
         self.lengths_B = lengths_B.to(self.lengths_B)
-        self.longest = int(self.lengths_B.max()) if self.batch else 0
 
     def select(self, rows: Tensor) -> None:
         """Keep only these rows (indices or a boolean mask, in their order): drop the finished ones."""

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from herd.errors import InputError
 
 CHUNK = 256  # rows; at a vocabulary of 4,096 their fp32 logits are 4 MB and stay in a CPU's cache
+GPU_CHUNK = 1024  # fp32 logits of the released vocabulary: 525 MB; each chunk walks once over the weight's gradient
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -66,15 +67,19 @@ def chunked_cross_entropy(
     weight_VD: Tensor,
     targets_N: Tensor,
     weights_N: Tensor | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
+    counted: Tensor | None = None,
 ) -> Tensor:
     """The sum over tokens of weight * -log p(target): a scalar, fp32; never a mean.
 
-    Differentiable in `hidden_ND` and `weight_VD`. Rows of weight zero cost nothing and may have any target.
+    Differentiable in `hidden_ND` and `weight_VD`. Rows of weight zero cost nothing and may have any target. `counted`
+    are the indices of the other rows, for a caller who knows them: to find them here makes a GPU wait.
     """
+    chunk = _chunk(chunk, hidden_ND)
     _check(hidden_ND, weight_VD, targets_N, chunk)
     if weights_N is not None:
-        counted = weights_N.nonzero().squeeze(1)
+        if counted is None:
+            counted = weights_N.nonzero().squeeze(1)
         if counted.numel() < weights_N.numel():
             hidden_ND, targets_N, weights_N = hidden_ND[counted], targets_N[counted], weights_N[counted]
     total: Tensor = _CrossEntropy.apply(hidden_ND, weight_VD, targets_N, weights_N, chunk)  # type: ignore[no-untyped-call]
@@ -111,15 +116,22 @@ class _TokenLogprobs(torch.autograd.Function):
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight_VD.dtype), None, None
 
 
-def token_logprobs(hidden_ND: Tensor, weight_VD: Tensor, targets: Tensor, chunk: int = CHUNK) -> Tensor:
+def token_logprobs(hidden_ND: Tensor, weight_VD: Tensor, targets: Tensor, chunk: int | None = None) -> Tensor:
     """log p(target) for each row, fp32, in the shape of `targets`: [N], or [N, J] for J candidates a row.
 
     Differentiable in `hidden_ND` and `weight_VD` with any upstream gradient; the backward pass computes logits again.
     """
+    chunk = _chunk(chunk, hidden_ND)
     _check(hidden_ND, weight_VD, targets, chunk)
     targets_NJ = targets if targets.dim() == 2 else targets[:, None]
     found: Tensor = _TokenLogprobs.apply(hidden_ND, weight_VD, targets_NJ, chunk)  # type: ignore[no-untyped-call]
     return found.view(targets.shape)
+
+
+def _chunk(asked: int | None, hidden_ND: Tensor) -> int:
+    if asked is not None:
+        return asked
+    return CHUNK if hidden_ND.device.type == "cpu" else GPU_CHUNK
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -7,6 +7,7 @@ names and row order (Meta's own layout turns neighbours 2i and 2i + 1 instead).
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -14,17 +15,19 @@ from torch import Tensor
 from herd.llama.config import LlamaConfig, RopeScaling
 
 
+@lru_cache(maxsize=64)
 def inverse_frequencies(
-    head_dim: int, theta: float, scaling: RopeScaling | None, device: torch.device | str | None = None
+    head_dim: int, theta: float, scaling: RopeScaling | None, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Radians a position turns each of the K/2 pairs by, fp32.
+    """Radians a position turns each of the K/2 pairs by, fp32; shared, never written to.
 
     Computed in fp32 on purpose, as the released models were: at position 100,000 one unit in the last place of a
-    frequency is already 0.005 radians, so a more exact table would be a different model.
+    frequency is already 0.005 radians, so a more exact table would be a different model. Computed on the CPU, whose
+    powers are those of the released tables, and kept for each device: a copy in every pass would make a GPU wait.
     """
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.int64, device=device).float() / head_dim
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.int64, device="cpu").float() / head_dim
     base = 1.0 / (theta**exponents)
-    return base if scaling is None else _scale(base, scaling)
+    return (base if scaling is None else _scale(base, scaling)).to(device)
 
 
 def _scale(base: Tensor, scaling: RopeScaling) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -30,3 +32,7 @@ class WeightAverage:
         """Make `model` the mean. Nothing happens when nothing was added."""
         for name, mean in self.mean.items():
             model.get_parameter(name).copy_(mean)
+
+    def restore(self, count: int, mean: Mapping[str, Tensor], device: torch.device) -> None:
+        """Go on from what a checkpoint kept."""
+        self.count, self.mean = count, {name: tensor.to(device) for name, tensor in mean.items()}

@@ -6,7 +6,7 @@ It does not cover where rows come from (`packing.py`, `sources.py`, `pairs.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -22,7 +22,9 @@ class Batch:
     weights_BT       float32, how much each target counts; 0 for padding, prompts and document borders
     document_ids_BT  int64 or None; a token attends to earlier tokens of its own document. None: one document a row
     positions_BT     int64, counted from 0 in every document
-    extras           what one objective needs beside these, e.g. DPO's reference log-probabilities
+    extras           what one objective needs beside these, e.g. DPO's reference log-probabilities; those whose names
+                     end in "_host" decide which operations run and never leave main memory
+    counted_N        int64, flat places of weight above 0, once they are known (`places`)
     """
 
     tokens_BT: Tensor
@@ -31,6 +33,7 @@ class Batch:
     document_ids_BT: Tensor | None
     positions_BT: Tensor
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    counted_N: Tensor | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -45,17 +48,35 @@ class Batch:
             named["document_ids_BT"] = self.document_ids_BT
         return named | {f"extras.{name}": tensor for name, tensor in self.extras.items()}
 
+    def places(self) -> Tensor:
+        """Flat places [N] whose targets count, in order."""
+        return self.weights_BT.flatten().nonzero().squeeze(-1) if self.counted_N is None else self.counted_N
+
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
+        """The same batch on `device`, by copies that the device need not be waited for.
+
+        How many places count is found out before the move: a GPU would have to finish its work to tell.
+        """
+        device = torch.device(device)
+        if self.tokens_BT.device == device:
+            return self
         documents = self.document_ids_BT
-        return Batch(
-            self.tokens_BT.to(device),
-            self.targets_BT.to(device),
-            self.weights_BT.to(device),
-            None if documents is None else documents.to(device),
-            self.positions_BT.to(device),
-            {name: tensor.to(device) for name, tensor in self.extras.items()},
+        return replace(
+            self,
+            tokens_BT=_moved(self.tokens_BT, device),
+            targets_BT=_moved(self.targets_BT, device),
+            weights_BT=_moved(self.weights_BT, device),
+            document_ids_BT=None if documents is None else _moved(documents, device),
+            positions_BT=_moved(self.positions_BT, device),
+            extras={n: t if n.endswith("_host") else _moved(t, device) for n, t in self.extras.items()},
+            counted_N=_moved(self.places(), device),
         )
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda" and tensor.device.type == "cpu":  # only from pinned memory a copy runs beside the host
+        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 class BatchSource(Protocol):

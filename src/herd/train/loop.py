@@ -2,8 +2,10 @@
 
     result = train(model, LanguageModelling(), source, settings, folder, progress)
 
-The model is trained in place. A run that was killed goes on from `folder/checkpoints` and ends in the same weights,
-bit for bit, as one that was never stopped: batches are a function of the step, and checkpoints only look.
+The model is trained in place, where it is. A run that was killed goes on from `folder/checkpoints`, on any device. On
+the CPU it ends in the same weights, bit for bit, as one that was never stopped: batches are a function of the step, and
+checkpoints only look. On a GPU, and from one device to another, it ends in the same up to rounding: some of torch's
+CUDA kernels add in no fixed order.
 It does not cover parallelism: one process, one device.
 """
 
@@ -17,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from herd.config import to_plain
+from herd.devices import device_of, memory_errors
 from herd.errors import ArtifactError, InputError, SettingError
 from herd.progress import Progress, Silent
-from herd.train import checkpoints
+from herd.train import checkpoints, rng
 from herd.train.averaging import WeightAverage
 from herd.train.batch import Batch, BatchSource
 from herd.train.guards import Guard
@@ -49,27 +52,35 @@ def train(
     """Train `model` in place for `settings.steps` updates; `folder` holds history and checkpoints.
 
     `validate(model)` is called every `settings.validate_every` steps and at the end; its figures enter the history.
-    Raises TrainingError (not finite, spike), StorageError (disk full), ArtifactError (no usable checkpoint),
-    SettingError (a checkpoint of another run), KeyboardInterrupt after Ctrl-C, with a checkpoint written.
+    Raises TrainingError (not finite, spike), StorageError (disk full), DeviceError (out of memory), ArtifactError (no
+    usable checkpoint), SettingError (a checkpoint of another run), KeyboardInterrupt after Ctrl-C, with a checkpoint.
     """
-    run = _Run(model, objective, source, settings, Path(folder), progress or Silent(), validate)
-    try:
-        with Interrupts() as interrupts:
-            while run.step < settings.steps:
-                run.one_step()
-                if interrupts.asked:
-                    run.save_checkpoint()
-                    raise KeyboardInterrupt
-                run.save_checkpoint_if_due()
-        return run.finish()
-    finally:
-        run.history.close()
+    with memory_errors(less_memory(settings)):
+        run = _Run(model, objective, source, settings, Path(folder), progress or Silent(), validate)
+        try:
+            with Interrupts() as interrupts:
+                while run.step < settings.steps:
+                    run.one_step()
+                    if interrupts.asked:
+                        run.save_checkpoint()
+                        raise KeyboardInterrupt
+                    run.save_checkpoint_if_due()
+            return run.finish()
+        finally:
+            run.history.close()
+
+
+def less_memory(settings: TrainSettings) -> str:
+    """What to change about a run that is out of memory."""
+    now = settings.microbatch_tokens or settings.batch_tokens
+    lower = f"lower microbatch_tokens (now {now:,}), " if now > settings.seq_len else "lower seq_len, "
+    return lower + "recompute=layer, or train an adapter over a base in fp8 or int8"
 
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, objective: Objective, batches: list[Batch]) -> float:
     """The objective's mean over batches, without training: the validation loss."""
-    terms = [objective.terms(model, batch) for batch in batches]
+    terms = [objective.terms(model, batch.to(device_of(model))) for batch in batches]
     count = sum(float(term.count) for term in terms)
     if not count:
         raise InputError("nothing to validate on: no token or pair counts in these batches")
@@ -90,7 +101,7 @@ class _Run:
         validate: Validate | None,
     ) -> None:
         self.model, self.objective, self.source, self.settings = model, objective, source, settings
-        self.folder, self.progress, self.validate = folder, progress, validate
+        self.folder, self.progress, self.validate, self.device = folder, progress, validate, device_of(model)
         self.step = self.tokens = self.saved_at = 0
         self.seconds = 0.0
         self.optimiser, self.average, self.guard = Optimiser(model, settings), WeightAverage(), Guard(settings)
@@ -126,21 +137,23 @@ class _Run:
 
     def _forward_backward(self, batches: list[Batch]) -> tuple[float, float, dict[str, float]]:
         """Summed gradients on the masters; mean loss, count, mean metrics."""
-        total = count = 0.0
-        sums: dict[str, float] = {}
+        scalars: list[Tensor] = []
+        names: tuple[str, ...] = ()
         for batch in batches:
-            terms = self.objective.terms(self.optimiser.compute, batch)
+            terms = self.objective.terms(self.optimiser.compute, batch.to(self.device))
             terms.total.backward()  # type: ignore[no-untyped-call]
             self.optimiser.collect()
-            total, count = total + float(terms.total.detach()), count + float(terms.count)
-            for name, value in terms.metrics.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+            scalars += [terms.total.detach(), terms.count, *terms.metrics.values()]
+            names = tuple(terms.metrics)
+        # Read once, after all microbatches are under way: a GPU stands still while a scalar is read.
+        read = torch.stack([scalar.double() for scalar in scalars]).view(len(batches), -1).tolist()
+        total, count, *sums = (sum(column) for column in zip(*read, strict=True))
         if not count:
             raise InputError(
                 f"nothing to learn in step {self.step + 1}: no {self.objective.unit[:-1]} counts",
                 mend="check the loss mask of the data: `herd inspect dialogue FILE` shows it",
             )
-        return total / count, count, {name: value / count for name, value in sums.items()}
+        return total / count, count, {name: value / count for name, value in zip(names, sums, strict=True)}
 
     def _enter_average(self) -> None:
         every, annealing = self.settings.average_every, self.settings.anneal_steps
@@ -173,7 +186,7 @@ class _Run:
             return
         tensors: dict[str, Mapping[str, Tensor]] = {
             "model": self.optimiser.masters,  # what is frozen comes from where the caller took it
-            "optimiser": dict(self.optimiser.moments()) | {"torch_rng_state": torch.get_rng_state()},
+            "optimiser": dict(self.optimiser.moments()) | rng.states(self.device),
         }
         if self.average.count:
             tensors["average"] = self.average.mean
@@ -184,6 +197,7 @@ class _Run:
             "window": self.guard.window,
             "average_count": self.average.count,
             "objective": self.objective.name,
+            "device": self.device.type,
             "settings": to_plain(self.settings),
         }
         checkpoint = checkpoints.Checkpoint(state, tensors)
@@ -201,16 +215,20 @@ class _Run:
         with torch.no_grad():
             for name, param in own.items():
                 param.copy_(weights[name])
-        optimiser = dict(found.tensors["optimiser"])
-        torch.set_rng_state(optimiser.pop("torch_rng_state"))
-        self.optimiser.load_moments(optimiser)
+        rng.restore(found.tensors["optimiser"], self.device)
+        self.optimiser.load_moments(found.tensors["optimiser"])
         self.optimiser.refresh()
-        self.average.count = int(state["average_count"])
-        self.average.mean = dict(found.tensors.get("average", {}))
+        self.average.restore(int(state["average_count"]), found.tensors.get("average", {}), self.device)
         self.guard = Guard(self.settings, state["window"])
         self.step = self.saved_at = found.step
         self.tokens, self.seconds = int(state["tokens"]), float(state["seconds"])
-        self.progress.note(f"going on from checkpoint step-{self.step}")
+        self.progress.note(f"going on from checkpoint step-{self.step}{self._moved(state)}")
+
+    def _moved(self, state: Mapping[str, object]) -> str:
+        before = state.get("device", "cpu")  # absent: written when there was the CPU only
+        if before == self.device.type:
+            return ""
+        return f", written on {before}: on {self.device.type} the rest rounds otherwise and draws other dropout masks"
 
     def _refuse_another_run(self, state: Mapping[str, object]) -> None:
         before, now = state["settings"], to_plain(self.settings)

@@ -2,18 +2,20 @@
 
 With `dtype="bfloat16"` the network computes in a bfloat16 copy of the masters, remade after every update; gradients
 of microbatches add up in float32 (paper, section 3.3.2). The caller's model always holds the masters. What is frozen
-(`requires_grad` false) has no master: where it is bfloat16 or quantised already, both models share it.
+(`requires_grad` false) has no master: where it is bfloat16 or quantised already, both models share it. Everything is
+on the device that the model is on.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from herd.devices import device_of
 from herd.train.precision import compute_dtype
 from herd.train.settings import TrainSettings
 
@@ -25,7 +27,8 @@ class Optimiser:
         self.model, self.settings = model, settings
         self.masters = {name: param for name, param in model.named_parameters() if param.requires_grad}
         self.compute: nn.Module = model
-        if compute_dtype(settings) == torch.bfloat16:
+        device = device_of(model)
+        if compute_dtype(settings, device) == torch.bfloat16:
             self.compute = copy.deepcopy(model, _kept_frozen(model)).to(torch.bfloat16)
         self._shadow = dict(self.compute.named_parameters()) if self.compute is not model else {}
         # Matrices decay, gains do not: the vectors are RMSNorm gains, whose natural value is 1 (herd's choice).
@@ -38,7 +41,7 @@ class Optimiser:
             lr=settings.peak_lr,
             betas=(settings.beta1, settings.beta2),
             eps=settings.eps,
-            fused=True,
+            fused=device.type in ("cpu", "cuda"),
         )
 
     def collect(self) -> None:
@@ -84,11 +87,11 @@ class Optimiser:
             for key, value in self.adamw.state.get(param, {}).items():
                 yield f"{key}.{name}", value
 
-    def load_moments(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `moments` gave."""
+    def load_moments(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `moments` gave, whatever device it was on: torch's own `step` too is a tensor on the device."""
         for name, param in self.masters.items():
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            state = {key: tensors[f"{key}.{name}"].clone() for key in keys if f"{key}.{name}" in tensors}
+            keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors]
+            state = {key: tensors[f"{key}.{name}"].to(param.device, copy=True) for key in keys}
             if state:
                 self.adamw.state[param] = state
 

@@ -64,6 +64,7 @@ def pair_batch(pairs: Sequence[Preference], reference_P2: Tensor | None = None, 
 
     weights_BT weighs the response's trained content only: headers and stops are left out (paper, section 4.1.4).
     extras: `last_B` place of each row's last token; `stops_BT` the trained stop tokens that weights_BT leaves out;
+    `answer_N` flat places of both;
     `reference_B` the reference model's summed log-probabilities, where given.
     """
     # A multiple of 8 tokens: matrix kernels like it, and batches of nearly equal shape share memory.
@@ -80,6 +81,7 @@ def pair_batch(pairs: Sequence[Preference], reference_P2: Tensor | None = None, 
     extras = {
         "last_B": torch.tensor([len(side.ids) - 1 for side, _ in sides]),
         "stops_BT": torch.from_numpy(trained_BT - weights_BT),
+        "answer_N": torch.from_numpy(np.flatnonzero(trained_BT)),
     }
     if reference_P2 is not None:
         extras["reference_B"] = reference_P2.flatten()

@@ -41,7 +41,7 @@ class TrainSettings:
     eps: float = 1e-8  # herd's choice: torch's default
     grad_clip: float = 1.0  # global L2 norm; herd's choice, as in Llama 1 and 2; 0 turns it off
 
-    dtype: Literal["float32", "bfloat16", "auto"] = "float32"  # of the computation; "auto": precision.py
+    dtype: Literal["float32", "bfloat16", "auto"] = "float32"  # of the computation; "auto": precision.py, by the device
     seed: int = 0  # of the data order
 
     checkpoint_every_steps: int = 0  # 0 is never by steps

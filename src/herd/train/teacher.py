@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from herd.devices import device_of
 from herd.errors import ArtifactError, SettingError
 from herd.files import atomic_folder, read_json, write_json
 from herd.progress import Progress, Silent
@@ -82,7 +83,7 @@ class TeacherTopK:
             "teacher_ids_BTk": self.ids_RTk[index].astype(np.int64),
             "teacher_logprobs_BTk": self.logprobs_RTk[index].astype(np.float32),
             "teacher_rest_BT": np.asarray(self.rest_RT[index], np.float32),
-            "teacher_temperature_B": np.float32(self.temperature),
+            "teacher_temperature_host": np.float32(self.temperature),
         }
         return replace(row, extras={**row.extras, **extras})
 
@@ -147,25 +148,26 @@ def _mapped(path: Path, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:
 
 @torch.no_grad()
 def topk_answers(model: nn.Module, batch: Batch, k: int, temperature: float) -> dict[str, Tensor]:
-    """ids [B, T, k], logprobs [B, T, k] at `temperature`, rest [B, T]; zeros where the batch's weight is 0."""
+    """ids [B, T, k], logprobs [B, T, k] at `temperature`, rest [B, T], in main memory; zeros where the weight is 0."""
     B, T = batch.tokens_BT.shape
+    device = device_of(model)
     found = {
-        "ids": torch.zeros(B * T, k, dtype=torch.int64),
-        "logprobs": torch.zeros(B * T, k),
-        "rest": torch.zeros(B * T),
+        "ids": torch.zeros(B * T, k, dtype=torch.int64, device=device),
+        "logprobs": torch.zeros(B * T, k, device=device),
+        "rest": torch.zeros(B * T, device=device),
     }
-    for places, logprobs_CV in _logprobs(model, batch, temperature):
+    for places, logprobs_CV in _logprobs(model, batch.to(device), temperature):
         best_Ck, ids_Ck = logprobs_CV.topk(k, dim=-1)
         found["ids"][places], found["logprobs"][places] = ids_Ck, best_Ck
         # Summed over the others, not 1 - sum: the remainder of a sure teacher would drown in rounding.
         found["rest"][places] = logprobs_CV.exp_().scatter_(1, ids_Ck, 0.0).sum(-1)
-    return {name: values.view(B, T, *values.shape[1:]) for name, values in found.items()}
+    return {name: values.view(B, T, *values.shape[1:]).cpu() for name, values in found.items()}
 
 
 def _logprobs(model: nn.Module, batch: Batch, temperature: float) -> Iterator[tuple[Tensor, Tensor]]:
     """Chunks of places that count, with their float32 log-probabilities over the vocabulary."""
     hidden_ND = hidden_states(model, batch)
-    counted_N = batch.weights_BT.flatten().nonzero().squeeze(-1)
+    counted_N = batch.places()
     for start in range(0, len(counted_N), _CHUNK):
         places = counted_N[start : start + _CHUNK]
         logits_CV = (hidden_ND[places] @ output_weight(model).T).float()

@@ -34,12 +34,12 @@ class Distillation:
     def terms(self, model: nn.Module, batch: Batch) -> LossTerms:
         if "teacher_ids_BTk" not in batch.extras:
             raise InputError("a batch without a teacher's answers", mend="wrap the rows in TaughtRows")
-        places = batch.weights_BT.flatten().nonzero().squeeze(-1)
+        places = batch.places()
         weights_N = batch.weights_BT.flatten()[places]
         hidden_ND, targets_N = hidden_states(model, batch)[places], batch.targets_BT.flatten()[places]
         extras = batch.extras
         ids_Nk = extras["teacher_ids_BTk"].flatten(0, 1)[places]
-        tau = float(extras["teacher_temperature_B"][0])
+        tau = float(extras["teacher_temperature_host"][0])
         student_Nk, own_N = _student(hidden_ND, output_weight(model), ids_Nk, targets_N, tau)
         teacher_Nk = extras["teacher_logprobs_BTk"].flatten(0, 1)[places]
         kl_N = bucketed_kl(teacher_Nk, extras["teacher_rest_BT"].flatten()[places], student_Nk)

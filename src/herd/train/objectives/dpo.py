@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from herd.devices import device_of
 from herd.errors import InputError
 from herd.llama.loss import token_logprobs
 from herd.progress import Progress, Silent
@@ -30,7 +31,7 @@ from herd.train.pairs import Preference, group_by_width, pair_batch
 def response_logprobs(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Summed log-probabilities [B] of each row's content, and of its trained stop tokens."""
     stops_BT = batch.extras["stops_BT"]
-    places = (batch.weights_BT + stops_BT).flatten().nonzero().squeeze(-1)
+    places = batch.extras["answer_N"]
     hidden_ND = hidden_states(model, batch)[places]
     found_N = token_logprobs(hidden_ND, output_weight(model), batch.targets_BT.flatten()[places])
     rows_N = places // batch.tokens_BT.shape[1]
@@ -68,21 +69,21 @@ class DirectPreference:
             "preference": preference_P.detach().sum(),
             "nll": nll_P.detach().sum(),
         }
-        return LossTerms(total, torch.tensor(float(len(margin_P))), metrics)
+        return LossTerms(total, torch.full((), float(len(margin_P)), device=margin_P.device), metrics)
 
 
 @torch.no_grad()
 def reference_logprobs(
     model: nn.Module, pairs: Sequence[Preference], microbatch_tokens: int, progress: Progress | None = None
 ) -> Tensor:
-    """The reference model's summed content log-probabilities, float32 [pairs, 2], computed once before DPO."""
+    """The reference model's summed content log-probabilities, float32 [pairs, 2] in main memory, once before DPO."""
     progress = progress or Silent()
-    found_P2 = torch.zeros(len(pairs), 2)
+    device, found_P2 = device_of(model), torch.zeros(len(pairs), 2)
     order = sorted(range(len(pairs)), key=lambda i: (pairs[i].longest, i))
     done = 0
     for group in group_by_width([pairs[i].longest for i in order], order, microbatch_tokens):
-        content_B, _ = response_logprobs(model, pair_batch([pairs[i] for i in group]))
-        found_P2[group] = content_B.view(-1, 2).float()
+        content_B, _ = response_logprobs(model, pair_batch([pairs[i] for i in group]).to(device))
+        found_P2[group] = content_B.view(-1, 2).float().cpu()
         done += len(group)
         progress.update(done, len(pairs), "pairs")
     return found_P2

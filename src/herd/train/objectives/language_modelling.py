@@ -35,10 +35,9 @@ class LanguageModelling:
     unit: str = "tokens"
 
     def terms(self, model: nn.Module, batch: Batch) -> LossTerms:
-        weights_N = batch.weights_BT.flatten()
-        total = chunked_cross_entropy(
-            hidden_states(model, batch), output_weight(model), batch.targets_BT.flatten(), weights_N
-        )
+        weights_N, targets_N = batch.weights_BT.flatten(), batch.targets_BT.flatten()
+        hidden_ND = hidden_states(model, batch)
+        total = chunked_cross_entropy(hidden_ND, output_weight(model), targets_N, weights_N, counted=batch.places())
         return LossTerms(total, weights_N.sum())
 
 

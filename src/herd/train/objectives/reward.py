@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from herd.devices import device_of
 from herd.llama.model import Llama
 from herd.progress import Progress, Silent
 from herd.train.batch import Batch
@@ -29,7 +30,7 @@ class RewardModel(nn.Module):
     def __init__(self, llama: Llama) -> None:
         super().__init__()
         self.llama = llama
-        self.score = nn.Linear(llama.config.dim, 1, bias=False)
+        self.score = nn.Linear(llama.config.dim, 1, bias=False, device=device_of(llama))
         nn.init.zeros_(self.score.weight)
 
     def forward(self, tokens_BT: Tensor, last_B: Tensor, positions_BT: Tensor | None = None) -> Tensor:
@@ -51,7 +52,8 @@ class RewardObjective:
         rewards_P2 = model(batch.tokens_BT, batch.extras["last_B"], batch.positions_BT).view(-1, 2)
         margin_P = rewards_P2[:, 0] - rewards_P2[:, 1]
         metrics = {"accuracy": (margin_P > 0).float().sum(), "margin": margin_P.detach().sum()}
-        return LossTerms(-F.logsigmoid(margin_P).sum(), torch.tensor(float(len(margin_P))), metrics)
+        count = torch.full((), float(len(margin_P)), device=margin_P.device)
+        return LossTerms(-F.logsigmoid(margin_P).sum(), count, metrics)
 
 
 @torch.no_grad()
@@ -62,7 +64,7 @@ def score(
     progress: Progress | None = None,
 ) -> list[float]:
     """The reward of each whole dialogue (its ids), in the order given. Like lengths share a forward."""
-    progress, rewards = progress or Silent(), [0.0] * len(sequences)
+    progress, rewards, device = progress or Silent(), [0.0] * len(sequences), device_of(model)
     order = sorted(range(len(sequences)), key=lambda i: (len(sequences[i]), i))
     done = 0
     for group in group_by_width([len(sequences[i]) for i in order], order, microbatch_tokens, rows_each=1):
@@ -70,7 +72,7 @@ def score(
         tokens_BT = torch.zeros(len(group), int(last_B.max()) + 1, dtype=torch.int64)
         for row, i in enumerate(group):
             tokens_BT[row, : len(sequences[i])] = torch.tensor(sequences[i])
-        for i, reward in zip(group, model(tokens_BT, last_B).tolist(), strict=True):
+        for i, reward in zip(group, model(tokens_BT.to(device), last_B.to(device)).tolist(), strict=True):
             rewards[i] = reward
         done += len(group)
         progress.update(done, len(sequences), "dialogues")

@@ -17,7 +17,9 @@ from herd.train.batch import Batch
 
 @dataclass(frozen=True)
 class LossTerms:
-    """total: scalar, the summed loss with its graph; count: scalar, how many tokens or pairs it sums over;
+    """All on the model's device: to read one there would make a GPU wait, so the loop reads a whole step's at its end.
+
+    total: scalar, the summed loss with its graph; count: scalar, how many tokens or pairs it sums over;
     metrics: scalars without graph, sums over the same count."""
 
     total: Tensor
