@@ -61,6 +61,15 @@ def _command(
     )
 
 
+def _device(command: argparse.ArgumentParser, default: str = "auto") -> None:
+    command.add_argument(
+        "--device",
+        default=default,
+        metavar="NAME",
+        help="auto, cpu, cuda or cuda:N; auto (the default) is a CUDA device with room for the model, else the CPU",
+    )
+
+
 def _raise(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", help="a recipe's name (nano, pico, ...) or a saved recipe.json")
     command.add_argument(
@@ -71,7 +80,7 @@ def _raise(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="change a setting, e.g. posttrain.start.steps=400; all are applied, then checked together",
+        help="change a setting, e.g. posttrain.start.steps=400 or device=cpu; all are applied, then checked together",
     )
     command.add_argument("--out", default="", metavar="FOLDER", help="where the run lives (default: runs/RECIPE)")
     command.add_argument("--dry-run", action="store_true", help="only say what each stage reads, costs and takes")
@@ -99,6 +108,7 @@ def _train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", default="", metavar="FOLDER", help="where the run lives (default: runs/RECIPE)")
     command.add_argument("--full", action="store_true", help="train every weight, without an adapter")
     command.add_argument("--base", choices=("plain", "fp8", "int8"), help="what the frozen base is kept in")
+    _device(command, default="")
     command.add_argument("--teacher", default="", metavar="URL|FOLDER", help="of adopt-distil: an API or a model")
     command.add_argument("--teacher-model", default="", metavar="NAME", help="the name the API knows it by")
     command.add_argument("--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="rename columns first")
@@ -118,6 +128,7 @@ def _train(command: argparse.ArgumentParser) -> None:
             assignments=options.set,
             full=options.full,
             base=options.base or "",
+            device=options.device,
             teacher=options.teacher,
             teacher_model=options.teacher_model,
             columns=options.columns,
@@ -145,6 +156,7 @@ def _chat(command: argparse.ArgumentParser) -> None:
     command.add_argument("--top-p", type=float, default=0.9)
     command.add_argument("--max-tokens", type=int, default=256, help="of one answer")
     command.add_argument("--seed", type=int, default=0)
+    _device(command)
 
     def call(options: argparse.Namespace) -> int:
         from herd.commands.chat import chat
@@ -156,6 +168,7 @@ def _chat(command: argparse.ArgumentParser) -> None:
             top_p=options.top_p,
             max_tokens=options.max_tokens,
             seed=options.seed,
+            device=options.device,
         )
         return 0
 
@@ -168,11 +181,12 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
         "--tasks", type=Path, help="tasks as JSON lines (default: the suite of the run the model is from)"
     )
     command.add_argument("--out", type=Path, help="write lm-evaluation-harness result files here")
+    _device(command)
 
     def call(options: argparse.Namespace) -> int:
         from herd.commands.evaluate import evaluate
 
-        return evaluate(options.model, options.tasks, options.out)
+        return evaluate(options.model, options.tasks, options.out, options.device)
 
     command.set_defaults(call=call)
 
@@ -237,7 +251,7 @@ def _pull(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--layout", default="", choices=["hf", "peft", "meta", "gguf"], help="which of the repository's layouts to take"
     )
-    command.add_argument("--only", default="", metavar="PATTERN", help="which GGUF file, e.g. '*Q8_0.gguf'")
+    command.add_argument("--only", default="", metavar="PATTERN", help="which GGUF, '*Q8_0.gguf'; or 'original/mp8/*'")
 
     def call(options: argparse.Namespace) -> int:
         from herd.commands.pull import pull
@@ -252,9 +266,11 @@ def _release(command: argparse.ArgumentParser) -> None:
     command.add_argument("repo", help="OWNER/NAME to publish as; made if there is none")
     command.add_argument("--dry-run", action="store_true", help="show the card and the files; send nothing")
     command.add_argument("--private", action="store_true", help="where the repository is made, for its owner alone")
-    command.add_argument("--revision", default="main", help="the branch to commit to")
+    command.add_argument("--revision", default="main", help="the branch to commit to; made if there is none")
     command.add_argument("--licence", default="", metavar="ID", help="e.g. apache-2.0; a Llama's own is known")
     command.add_argument("--licence-file", type=Path, metavar="FILE", help="its text, published as LICENSE")
+    command.add_argument("--from", dest="made_from", type=Path, metavar="FOLDER", help="of GGUF: what was converted")
+    command.add_argument("--base", default="", metavar="OWNER/NAME", help="of an adapter: the model it belongs to")
     command.add_argument(
         "--llama",
         default="",
@@ -275,6 +291,8 @@ def _release(command: argparse.ArgumentParser) -> None:
         stated = Options(
             licence=options.licence,
             licence_file=options.licence_file,
+            base=options.base,
+            made_from=options.made_from,
             llama=options.llama,
             scores=options.scores,
             about=options.about,

@@ -38,8 +38,8 @@ Message = tuple[Any, ...]
 class LaneRunner(Runner):
     """A `Runner` that gives stages with `at_once` above 1 to lanes. `threads` are those of the whole run."""
 
-    def __init__(self, folder: Path, watch: Watch | None = None, *, threads: int) -> None:
-        super().__init__(folder, watch)
+    def __init__(self, folder: Path, watch: Watch | None = None, *, threads: int, device: str = "cpu") -> None:
+        super().__init__(folder, watch, device=device)
         self.threads = max(1, threads)
 
     def run_group(self, group: Sequence[Numbered], total: int) -> None:
@@ -54,11 +54,11 @@ class LaneRunner(Runner):
 class _Lane:
     """One child process, what it is busy with, and the thread that hands on what it says."""
 
-    def __init__(self, folder: Path, threads: int, messages: queue.Queue[tuple[_Lane, Message]]) -> None:
+    def __init__(self, runner: Runner, threads: int, messages: queue.Queue[tuple[_Lane, Message]]) -> None:
         env = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         # A session of its own: Ctrl-C in the terminal reaches the run, which hands it on once.
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "herd.lanes", str(folder)],
+            [sys.executable, "-m", "herd.lanes", str(runner.folder), runner.device],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=env,
@@ -97,7 +97,7 @@ class _Together:
 
     def run(self, count: int, threads: int) -> None:
         try:
-            self.lanes = [_Lane(self.runner.folder, threads, self.messages) for _ in range(count)]
+            self.lanes = [_Lane(self.runner, threads, self.messages) for _ in range(count)]
             self._feed()
             while any(lane.stage for lane in self.lanes):
                 self._hear(*self.messages.get())
@@ -184,14 +184,14 @@ class _Teller:
         self.out.flush()
 
 
-def serve(folder: Path) -> int:
+def serve(folder: Path, device: str) -> int:
     """The life of a lane: run what comes in, until the pipe closes or a stage fails. Returns the exit status."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background of a shell ignores it
     teller = _Teller(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)  # whatever a library prints goes to the terminal and not between our messages
     work: queue.Queue[tuple[Stage, int, int]] = queue.Queue()
     threading.Thread(target=_receive, args=(work,), daemon=True).start()
-    runner = Runner(folder, teller)
+    runner = Runner(folder, teller, device=device)
     try:
         while True:
             stage, number, total = work.get()
@@ -215,4 +215,4 @@ def _receive(work: queue.Queue[tuple[Stage, int, int]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(Path(sys.argv[1])))
+    sys.exit(serve(Path(sys.argv[1]), sys.argv[2]))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from herd.config import need
 from herd.corpus.settings import CurateSettings, ReadSettings
+from herd.devices import check_name
 from herd.errors import SettingError
 from herd.hub.settings import HubDataset
 from herd.llama.config import LlamaConfig, RopeScaling
@@ -204,6 +205,7 @@ class Recipe:
     quantize: Fp8Policy | None = field(default_factory=Fp8Policy)
     suite: SuiteSettings = field(default_factory=SuiteSettings)
     threads: int = 0  # of the run; 0 is every core
+    device: str = "auto"  # devices.py: where models train and answer; where it runs changes no hash
     at_once: int = 1  # stages that need not one another run so many side by side, each with its share of the threads
     needs: str = ""  # what this recipe takes that a laptop does not have; said by --dry-run and refused otherwise
 
@@ -211,6 +213,7 @@ class Recipe:
         if not 0 <= self.threads <= MOST_THREADS:
             mend = f"give a count up to {MOST_THREADS}, or 0 for every core"
             raise SettingError(f"threads is {self.threads}", where="threads", mend=mend)
+        check_name(self.device)
         if self.at_once < 1:
             raise SettingError(f"at_once is {self.at_once}", where="at_once", mend="give a count of 1 or more")
         if not PLAIN_NAME.fullmatch(self.name):

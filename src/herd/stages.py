@@ -69,13 +69,15 @@ class Numbered(NamedTuple):
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage's function gets. `out` is empty and becomes the artifact; `scratch` survives a kill."""
+    """What a stage's function gets. `out` is empty and becomes the artifact; `scratch` survives a kill; `device` is the
+    name of one of `devices.py`."""
 
     out: Path
     scratch: Path
     settings: Any
     inputs: Mapping[str, Path]
     progress: Progress
+    device: str = "cpu"
 
 
 class Watch(Protocol):
@@ -120,10 +122,13 @@ def grouped(stages: Sequence[Stage]) -> list[list[Numbered]]:
 
 
 class Runner:
-    """Runs stages in a folder: `stages/<name>-<hash>` finished, `work/<name>-<hash>` under way."""
+    """Runs stages in a folder: `stages/<name>-<hash>` finished, `work/<name>-<hash>` under way.
 
-    def __init__(self, folder: Path, watch: Watch | None = None) -> None:
-        self.folder, self.watch = folder, watch or Unwatched()
+    `device` is the run's: where models compute enters no hash, and a killed run may go on elsewhere.
+    """
+
+    def __init__(self, folder: Path, watch: Watch | None = None, *, device: str = "cpu") -> None:
+        self.folder, self.watch, self.device = folder, watch or Unwatched(), device
 
     def path(self, stage: Stage) -> Path:
         return self.folder / "stages" / stage.folder
@@ -167,7 +172,8 @@ class Runner:
         spent_before = _spent(scratch)
         started = time.monotonic()
         with storage_errors(work), _clock(scratch, spent_before, started):
-            metrics = dict(_function(stage.run)(Context(out, scratch, stage.settings, inputs, progress)) or {})
+            context = Context(out, scratch, stage.settings, inputs, progress, self.device)
+            metrics = dict(_function(stage.run)(context) or {})
             seconds = spent_before + time.monotonic() - started
             self._sign(stage, out, metrics, seconds)
             self.path(stage).parent.mkdir(parents=True, exist_ok=True)

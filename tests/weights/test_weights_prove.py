@@ -113,7 +113,7 @@ def test_small_models_are_compared_in_fp32_and_large_ones_as_they_are(folder, mo
     from herd.weights import build
 
     assert fitting_dtype(open_model(folder)) == torch.float32
-    monkeypatch.setattr(build, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(build, "free_memory", lambda device: 1000)
     assert fitting_dtype(open_model(folder)) == torch.bfloat16
 
 

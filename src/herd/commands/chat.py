@@ -12,6 +12,7 @@ from typing import TextIO
 from herd.errors import HerdError
 from herd.generate import Request, Sampling
 from herd.text import Message, StreamDecoder, Tokenizer, encode_prompt, parse_reply
+from herd.text.folder_template import differs
 
 HELP = """\
 /reset         forget the conversation (the system message stays)
@@ -31,6 +32,7 @@ def chat(
     top_p: float = 0.9,
     max_tokens: int = 1024,
     seed: int = 0,
+    device: str = "auto",
     stdin: TextIO | None = None,
     stdout: TextIO | None = None,
 ) -> None:
@@ -43,10 +45,14 @@ def chat(
     from herd.generate.engine import Engine
     from herd.weights.build import open_for_use
 
-    model, tokenizer = open_for_use(model_folder)
+    said: list[str] = []
+    model, tokenizer = open_for_use(model_folder, device, said.append)
+    if tokenizer.foreign_format:
+        print("\n  ".join(differs(tokenizer.foreign_format.differences)), file=sys.stderr)
     sampling = replace(sampling, stop_ids=tokenizer.stop_ids)
     talk = Conversation(Engine(model).stream, tokenizer, sampling, model.config.max_seq_len, stdout, system)
     if stdin.isatty():
+        stdout.writelines(f"{line}\n" for line in said)
         stdout.write(f"{model_folder}: /help lists the commands, Ctrl-D leaves\n")
     converse(talk, stdin, stdout)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from herd.errors import FormatError, InputError
 from herd.files import read_json, read_jsonl
 from herd.paddock import Task, task_from_dict
 from herd.recipe import SuiteSettings
+from herd.text.folder_template import differs
 
 
-def evaluate(model_folder: Path, tasks_file: Path | None, out: Path | None) -> int:
+def evaluate(model_folder: Path, tasks_file: Path | None, out: Path | None, device: str = "auto") -> int:
     from rich.console import Console
     from rich.table import Table
 
@@ -20,10 +22,13 @@ def evaluate(model_folder: Path, tasks_file: Path | None, out: Path | None) -> i
     from herd.road.means import scores
     from herd.weights.build import open_for_use
 
-    model, tokenizer = open_for_use(model_folder)
+    said: list[str] = []
+    model, tokenizer = open_for_use(model_folder, device, said.append)
+    if tokenizer.foreign_format:
+        print("\n  ".join(differs(tokenizer.foreign_format.differences)), file=sys.stderr)
     path, settings = (tasks_file, SuiteSettings()) if tasks_file else _asked_before(model_folder)
     result = scores(model, tokenizer, _tasks(path), settings)
-    table = Table(title=f"{model_folder} on {path}")
+    table = Table(title=f"{model_folder} on {path}", caption="\n".join(said))
     for name in ("capability", "score", "95 % interval", "items"):
         table.add_column(name, justify="left" if name == "capability" else "right")
     counts = result.counts()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from herd.commands.watch import Terminal, clock
 from herd.config import override, save, to_plain
+from herd.devices import find_device
 from herd.errors import ArtifactError, FormatError, SettingError
 from herd.files import read_json
 from herd.lanes import LaneRunner
@@ -18,6 +19,8 @@ from herd.recipes import find
 from herd.road.graph import Herd, herd_of
 from herd.road.machine import cores
 from herd.stages import Runner, link, wall_seconds
+
+_TRAINING_BYTES = 16  # a parameter: master, gradient and two moments in float32
 
 
 def resolve(name: str, assignments: Sequence[str], documents: str) -> Recipe:
@@ -45,8 +48,10 @@ def raise_herd(name: str, *, assignments: Sequence[str], documents: str, out: st
         )
     threads = recipe.threads or cores() or 1
     _prepare_threads(threads)
+    parameters = recipe.flagship.shape.config(recipe.tokenizer.vocab_size).parameters()
+    device = find_device(recipe.device, needs=_TRAINING_BYTES * parameters, say=print)
     watch = Terminal()
-    runner = LaneRunner(folder, watch, threads=threads)
+    runner = LaneRunner(folder, watch, threads=threads, device=str(device))
     with _made_anew(folder / "stages"):
         try:
             runner.run(herd.stages, prepare=lambda: save(folder / "recipe.json", to_plain(recipe)))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from herd.devices import check_name
 from herd.errors import SettingError
 from herd.generate.settings import EndpointSettings
 from herd.posttrain.settings import DistilSettings
@@ -63,11 +64,13 @@ class Adoption:
     columns: Mapping[str, str] = field(default_factory=dict)  # our name of a column -> the dataset's
     merge: bool = True  # also write the model with the adapter folded in
     threads: int = 0  # 0 is every core
+    device: str = "auto"  # devices.py; where it runs changes no hash
 
     def __post_init__(self) -> None:
         self._need(self.max_epochs > 0, "max_epochs", "more than 0")
         self._need(0 <= self.held_out < 1, "held_out", "a share in [0, 1)")
         self._need(self.recompute_every >= 1, "recompute_every", "at least 1")
+        check_name(self.device)
         self._need(self.threads >= 0, "threads", "a count, or 0 for every core")
         if self.base != "plain" and self.adapter is None:
             raise SettingError(

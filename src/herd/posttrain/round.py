@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from herd.config import fingerprint, to_plain
+from herd.devices import device_of
 from herd.errors import InputError, NoEffectError
 from herd.files import read_json, write_json
 from herd.llama.model import Llama
@@ -151,7 +153,8 @@ class _Round:
         self, number: int, inputs: RoundInputs, settings: RoundSettings, folder: Path, progress: Progress
     ) -> None:
         self.inputs, self.settings, self.progress = inputs, settings, progress
-        self.tokenizer = inputs.means.tokenizer
+        self.tokenizer, self.device = inputs.means.tokenizer, device_of(inputs.policy)
+        self.load_policy = partial(load_policy, device=self.device)
         on_base = settings.start == "base" or (settings.reward is not None and settings.reward.start == "base")
         if inputs.base is None and on_base:
             raise InputError(
@@ -194,7 +197,7 @@ class _Round:
             write_json(folder / "report.json", report)
 
         def load(folder: Path) -> tuple[RewardModel, dict[str, Any]]:
-            return load_reward(folder / "model"), read_json(folder / "report.json")
+            return load_reward(folder / "model", self.device), read_json(folder / "report.json")
 
         return self.steps.run("reward", make, load)
 
@@ -216,7 +219,7 @@ class _Round:
             report = training_report(result) | {"dialogues": counts, "quality": ledger.report()}
             save_policy(folder, model, self.tokenizer, report)
 
-        return self.steps.run("sft", make, load_policy)
+        return self.steps.run("sft", make, self.load_policy)
 
     def dpo(self, sft: Llama, collected: Collected) -> tuple[Llama | None, dict[str, Any]]:
         """DPO on this round's pairs alone: the newest, drawn from the best policy (paper 4.1.4)."""
@@ -232,7 +235,7 @@ class _Round:
             report = training_report(result) | {"pairs": len(pairs), "quality": ledger.report()}
             save_policy(folder, model, self.tokenizer, report)
 
-        return self.steps.run("dpo", make, load_policy)
+        return self.steps.run("dpo", make, self.load_policy)
 
     def average(self, sft: Llama, dpo: Llama | None) -> tuple[Llama, Scores, Scores, dict[str, Any]]:
         """The best of the mixes by evaluation: its model, the scores before and after, and all scores by name."""
@@ -250,7 +253,7 @@ class _Round:
             }
             save_policy(folder, mixes[chosen], self.tokenizer, report)
 
-        model, report = self.steps.run("average", make, load_policy)
+        model, report = self.steps.run("average", make, self.load_policy)
         after = Scores.from_plain(report["scores"][report["chosen"]])
         return model, Scores.from_plain(report["before"]), after, report
 

@@ -67,5 +67,5 @@ def save_policy(folder: Path, model: Llama, tokenizer: Tokenizer, report: dict[s
     write_json(folder / "report.json", report)
 
 
-def load_policy(folder: Path) -> tuple[Llama, dict[str, Any]]:
-    return load_model(folder / "model", dtype=torch.float32), read_json(folder / "report.json")
+def load_policy(folder: Path, device: torch.device) -> tuple[Llama, dict[str, Any]]:
+    return load_model(folder / "model", dtype=torch.float32, device=device), read_json(folder / "report.json")

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from herd.config import fingerprint, to_plain
+from herd.devices import device_of
 from herd.errors import NoEffectError, SettingError
 from herd.files import write_json
 from herd.llama.model import Llama
@@ -144,7 +146,7 @@ def _train(
         made = training_report(result) | {"dialogues": counts, "quality": ledger.report()}
         save_policy(folder, model, tokenizer, made)
 
-    model, trained = steps.run("sft", make, load_policy)
+    model, trained = steps.run("sft", make, partial(load_policy, device=device_of(inputs.student)))
     report = {**report, "sft": trained, "distilled": settings.distil is not None}
     write_json(steps.folder / "teach.json", report)
     return TeachResult(model, accepted, report)

@@ -32,10 +32,11 @@ def run(ctx: Context) -> Mapping[str, Any]:
     tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
     config = settings.shape.config(settings.vocab_size)
     if "before" in ctx.inputs:
-        model = load_model(ctx.inputs["before"])
+        model = load_model(ctx.inputs["before"], device=ctx.device)
     else:
         model = Llama(config)
         init_weights(model, settings.seed, settings.init_std)
+        model.to(ctx.device)
     phase, objective = settings.train, LanguageModelling()
     store = Shards.open(ctx.inputs["shards"] / "train")
     held_out = validation(ctx.inputs["shards"], phase.seq_len)

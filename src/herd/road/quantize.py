@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from herd.devices import device_of
 from herd.evaluate.statistics import distribution_shift, wilson
 from herd.evaluate.suite import plain
 from herd.files import read_json, write_json
@@ -45,7 +46,7 @@ def check(ctx: Context) -> Mapping[str, Any]:
     settings: SuiteSettings = ctx.settings
     tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
     dev = read_tasks(ctx.inputs["world"], "dev")
-    wide, narrow = load_model(ctx.inputs["bf16"]), load_model(ctx.inputs["fp8"])
+    wide, narrow = (load_model(ctx.inputs[name], device=ctx.device) for name in ("bf16", "fp8"))
     alike, seen = _agreement(wide, narrow, tokenizer, dev)
     made = read_json(ctx.inputs["fp8"] / "herd.json")
     found: dict[str, Any] = {
@@ -69,7 +70,7 @@ def _rewards(
     ctx: Context, wide: Llama, narrow: Llama, tokenizer: Tokenizer, tasks: Sequence[Task], settings: SuiteSettings
 ) -> dict[str, Any]:
     """Reward scores of both models' own replies to the same prompts, and how far the two distributions lie apart."""
-    reward = load_reward(ctx.inputs["round"] / "reward")
+    reward = load_reward(ctx.inputs["round"] / "reward", ctx.device)
     scorer = reward_scorer(reward, tokenizer, 8192, ctx.progress)
     drawn: list[Sequence[float]] = []
     for model in (wide, narrow):
@@ -92,7 +93,7 @@ def _agreement(wide: Llama, narrow: Llama, tokenizer: Tokenizer, tasks: Sequence
     rows = [packed_row([encoded[i] for i in group], length) for group in pack([len(e.ids) for e in encoded], length)]
     alike = seen = 0
     for start in range(0, len(rows), 16):
-        batch = collate(rows[start : start + 16])
+        batch = collate(rows[start : start + 16]).to(device_of(wide))
         choices = [
             model.logits(
                 model(batch.tokens_BT, positions_BT=batch.positions_BT, document_ids_BT=batch.document_ids_BT)

@@ -33,13 +33,13 @@ def run(ctx: Context) -> Mapping[str, Any]:
     world = ctx.inputs["world"]
     earlier = [ctx.inputs[name] for name in sorted(ctx.inputs) if name.startswith("round-")]
     inputs = RoundInputs(
-        policy=load_model(ctx.inputs["policy"]),
+        policy=load_model(ctx.inputs["policy"], device=ctx.device),
         tasks=read_tasks(world, "prompts"),
         seed_dialogues=dialogues(read_tasks(world, "seed")),
         means=means(tokenizer, settings.suite),
         evaluate=evaluator(tokenizer, read_tasks(world, "dev"), settings.suite),
-        base=load_model(ctx.inputs["base"]),
-        reward=newest_reward(earlier),
+        base=load_model(ctx.inputs["base"], device=ctx.device),
+        reward=newest_reward(earlier, ctx.device),
         earlier_accepted=[one for folder in earlier for one in read_accepted(folder / "accepted.jsonl")],
         earlier_preferences=[one for folder in earlier for one in read_preferences(folder / "preferences.jsonl")],
     )
@@ -66,9 +66,9 @@ def run(ctx: Context) -> Mapping[str, Any]:
     }
 
 
-def newest_reward(rounds: list[Path]) -> RewardModel | None:
+def newest_reward(rounds: list[Path], device: str = "cpu") -> RewardModel | None:
     """The reward model of the last round that trained one."""
     for folder in reversed(rounds):
         if (folder / "reward").is_dir():
-            return load_reward(folder / "reward")
+            return load_reward(folder / "reward", device)
     return None

@@ -19,7 +19,7 @@ from herd.weights.hf import load_model
 def run(ctx: Context) -> Mapping[str, Any]:
     settings: SuiteSettings = ctx.settings
     tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
-    model = load_model(ctx.inputs["model"])
+    model = load_model(ctx.inputs["model"], device=ctx.device)
     result = scores(model, tokenizer, read_tasks(ctx.inputs["world"], "suite"), settings, ctx.progress)
     save_results(ctx.out, result, RunInfo(model=ctx.inputs["model"].name, date=datetime.now(UTC)))
     return {"average": plain(result.average), **{name: one.value for name, one in result.by_capability().items()}}

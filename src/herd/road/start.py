@@ -23,7 +23,7 @@ def run(ctx: Context) -> Mapping[str, Any]:
     seed = {"seed": (dialogues(read_tasks(ctx.inputs["world"], "seed")), 1.0)}
     encoded, _ = sft_dialogues(seed, tokenizer, settings.seq_len, settings.seed, ledger)
     ledger.tell(ctx.progress)
-    base = load_model(ctx.inputs["base"])
+    base = load_model(ctx.inputs["base"], device=ctx.device)
     model, result = train_sft(base, encoded, settings, tokenizer, ctx.scratch / "training", ctx.progress)
     made = training_report(result) | {"dialogues": len(encoded)}
     save_folder(ctx, model, tokenizer, made)

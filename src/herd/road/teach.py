@@ -26,8 +26,8 @@ def run(ctx: Context) -> Mapping[str, Any]:
     world = ctx.inputs["world"]
     rounds = [ctx.inputs[name] for name in sorted(ctx.inputs) if name.startswith("round-")]
     inputs = TeachInputs(
-        student=load_model(ctx.inputs["student"]),
-        teacher=load_model(ctx.inputs["teacher" if settings.kind == "taught" else "student"]),
+        student=load_model(ctx.inputs["student"], device=ctx.device),
+        teacher=load_model(ctx.inputs["teacher" if settings.kind == "taught" else "student"], device=ctx.device),
         tasks=read_tasks(world, "prompts"),
         seed_dialogues=dialogues(read_tasks(world, "seed")),
         means=means(tokenizer, settings.suite),

@@ -9,16 +9,20 @@ model opens in seconds and needs no memory of its own besides what the kernel ma
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from herd.devices import find_device, free_memory, memory_errors, multiplies_bfloat16
 from herd.llama.model import Llama
 from herd.text import Tokenizer
 from herd.weights.fp8 import Fp8Linear
 from herd.weights.registry import open_model, tokenizer_of
 from herd.weights.stored import FP8, StoredModel
+
+CPU = torch.device("cpu")
 
 
 def load_any(path: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Llama:
@@ -26,28 +30,29 @@ def load_any(path: str | Path, *, dtype: torch.dtype = torch.float32, device: to
     return build_model(open_model(Path(path)), dtype=dtype, device=device)
 
 
-def open_for_use(path: str | Path) -> tuple[Llama, Tokenizer]:
-    """A model in any format and its tokenizer, in the dtype that this machine has room for (see `fitting_dtype`)."""
+def open_for_use(
+    path: str | Path, device: str = "cpu", say: Callable[[str], None] | None = None
+) -> tuple[Llama, Tokenizer]:
+    """A model in any format and its tokenizer, on a device by its name, in the dtype that suits it (`fitting_dtype`).
+
+    `say` is told which device it is. Raises DeviceError where that is absent or the weights do not fit.
+    """
     stored = open_model(Path(path))
     tokenizer = tokenizer_of(stored)
-    return build_model(stored, dtype=fitting_dtype(stored)), tokenizer
+    found = find_device(device, needs=sum(entry.n_bytes for entry in stored.tensors.values()), say=say)
+    with memory_errors("give --device cpu, or quantise the model: herd quantize, herd convert --to gguf"):
+        return build_model(stored, dtype=fitting_dtype(stored, found), device=found), tokenizer
 
 
-def fitting_dtype(stored: StoredModel) -> torch.dtype:
-    """fp32, the most exact, where a copy takes at most half of the memory that is free; else the file's own dtype."""
-    count = sum(entry.n_bytes // entry.dtype.itemsize for entry in stored.tensors.values() if entry.dtype != FP8)
-    if 4 * count <= _free_memory() / 2:
-        return torch.float32
-    return max((e for e in stored.tensors.values() if e.dtype != FP8), key=lambda entry: entry.n_bytes).dtype
-
-
-def _free_memory() -> int:
-    """Bytes that programs may still take, dropped file pages included; no bound where the system does not say."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        return 2**63
-    (kilobytes,) = (line.split()[1] for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
-    return int(kilobytes) * 1024
+def fitting_dtype(stored: StoredModel, device: torch.device = CPU) -> torch.dtype:
+    """What a model computes in: bfloat16 of the file on a GPU that multiplies it, fp32, the most exact, where a copy
+    takes at most half of the memory that is free; else the file's own dtype."""
+    wide = [entry for entry in stored.tensors.values() if entry.dtype != FP8]
+    own = max(wide, key=lambda entry: entry.n_bytes).dtype
+    if own == torch.bfloat16 and multiplies_bfloat16(device):
+        return own
+    count = sum(entry.n_bytes // entry.dtype.itemsize for entry in wide)
+    return torch.float32 if 4 * count <= free_memory(device) / 2 else own
 
 
 def build_model(
