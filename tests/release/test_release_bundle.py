@@ -235,3 +235,24 @@ def test_the_command(
     assert main(["release", str(model), "friend/nano", "--llama", "weights"]) == 2
     assert "must begin with 'Llama'" in capsys.readouterr().err
     assert main(["release", str(model), "nano"]) == 3
+
+
+def test_the_card_survives_what_it_quotes(model: Path, tmp_path: Path) -> None:
+    about, scores = tmp_path / "about.md", tmp_path / "results.json"
+    write_json(scores, {"results": {"a|b\n<script>": {"acc,none": 0.5}}})
+    about.write_text("A *small* model.")
+    card = make_bundle(model, "me/nano", Options(licence="mit", about=about, scores=scores)).card
+    assert "# nano\n\nA *small* model." in card
+    assert r"| a\|b &lt;script> | acc | 50.0% | not known |  |" in card
+    assert "- Texts of the publisher's own, not published here: `texts`." in card
+    assert "46.82 kB" in card
+    for wrong, words in ((b"---\nlicense: mit\n---\n", "header of its own"), (b"\xff", "cannot be read as text")):
+        about.write_bytes(wrong)
+        with pytest.raises(InputError, match=words):
+            make_bundle(model, "me/nano", Options(licence="mit", about=about))
+    with pytest.raises(InputError, match="cannot be read"):
+        make_bundle(model, "me/nano", Options(licence="mit", about=tmp_path / "none"))
+    with pytest.raises(SettingError, match="no code of a language"):
+        make_bundle(model, "me/nano", Options(licence="mit", languages=("english",)))
+    with pytest.raises(SettingError, match="0 or more"):
+        make_bundle(model, "me/nano", Options(licence="mit", kwh=float("nan")))

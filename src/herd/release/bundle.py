@@ -92,7 +92,7 @@ def make_bundle(folder: Path, repo: str, options: Options = Options()) -> Bundle
         scores=scores_of(folder, options.scores),
         energy=energy_of(lineage, kwh=options.kwh, watts=options.watts, grams=options.grams),
         languages=languages(lineage, options.languages, bound.agreement is not None),
-        about=options.about.read_text(encoding="utf-8") if options.about else "",
+        about=_about(options.about) if options.about else "",
     )
     text = write_card(card)
     made = {"README.md": text.encode(), "herd.json": _record(folder, lineage, bound)}
@@ -103,6 +103,18 @@ def make_bundle(folder: Path, repo: str, options: Options = Options()) -> Bundle
         tuple(left),
         _notes(lineage, bound),
     )
+
+
+def _about(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read as text: {error}", where=str(path), mend="give a Markdown file") from error
+    if text.lstrip().startswith("---"):
+        raise InputError(
+            "the text begins with a header of its own", where=str(path), mend="leave that away: the card gets herd's"
+        )
+    return text
 
 
 def _notes(lineage: Lineage, bound: Bond) -> tuple[str, ...]:

@@ -93,12 +93,12 @@ def _model(card: Card) -> Iterator[str]:
     )
     if facts.ggufs:
         yield "- Format: GGUF, as llama.cpp and its kin read it:"
-        yield from (f"  - `{name}`, {size / 1e6:,.1f} MB" for name, size in facts.ggufs.items())
+        yield from (f"  - `{name}`, {_size(size)}" for name, size in facts.ggufs.items())
         yield f"- Languages: {_named(card.languages)}."
         return
     total = sum(facts.bytes_by_dtype.values())
-    parts = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sorted(facts.bytes_by_dtype.items()))
-    yield f"- Format: Hugging Face folder with safetensors, {total / 1e6:,.1f} MB ({parts})."
+    parts = ", ".join(f"{name} {_size(size)}" for name, size in sorted(facts.bytes_by_dtype.items()))
+    yield f"- Format: Hugging Face folder with safetensors, {_size(total)} ({parts})."
     if facts.is_fp8:
         bound = facts.fp8.get("activation_bound")
         yield (
@@ -116,6 +116,11 @@ def _named(languages: tuple[str, ...]) -> str:
     return ", ".join(_NAMES.get(code, code) for code in languages) or "not recorded"
 
 
+def _size(count: int) -> str:
+    unit, scale = next((one for one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if count >= one[1]), ("bytes", 1.0))
+    return f"{count / scale:,.4g} {unit}"
+
+
 def _ignored(config: Mapping[str, Any]) -> list[str]:
     """The layers left alone, with the numbers of like ones drawn together: model.layers.*.self_attn.q_proj."""
     stated = config.get("quantization_config") or {}
@@ -131,6 +136,12 @@ def _lineage(card: Card) -> Iterator[str]:
         at = f" at commit `{origin.commit[:12]}`" if origin.commit else ""
         licence = f", licence `{origin.licence}`" if origin.licence else ""
         yield f"- {what} `{_last(origin.name, 2)}`{at}{licence}."
+    if lineage.own_texts:
+        named = ", ".join(f"`{name}`" for name in lineage.own_texts)
+        yield f"- Texts of the publisher's own, not published here: {named}."
+    if lineage.gaps:
+        named = ", ".join(f"`{_last(gap, 2)}`" for gap in lineage.gaps)
+        yield f"- Named, but not found when this card was written: {named}."
     documents = lineage.step("documents")
     if documents and documents.metrics.get("by_source"):
         told = ", ".join(f"{name} {count:,}" for name, count in documents.metrics["by_source"].items())
@@ -150,10 +161,7 @@ def _lineage(card: Card) -> Iterator[str]:
             yield _row(step)
         yield "\nEvery setting of every stage is in `herd.json`."
     if not stages and not lineage.origins:
-        yield "Not recorded."
-    if lineage.gaps:
-        named = ", ".join(f"`{_last(gap, 2)}`" for gap in lineage.gaps)
-        yield f"- Named, but not found when this card was written: {named}."
+        yield "\nWhat else went into it is not recorded."
 
 
 def _row(step: Step) -> str:
@@ -170,7 +178,12 @@ def _row(step: Step) -> str:
         f"{made.get('seconds', 0):,.0f} s",
         told,
     )
-    return f"| {' | '.join(map(str, cells))} |"
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _cell(value: object) -> str:
+    """Text that stays within its cell of a table."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _scores(card: Card) -> Iterator[str]:
@@ -180,7 +193,7 @@ def _scores(card: Card) -> Iterator[str]:
     yield "| task | metric | score | 95 % interval | items |\n|---|---|---|---|---|"
     for row in card.scores:
         interval = "not known" if row.low is None or row.high is None else f"{row.low:.1%} to {row.high:.1%}"
-        yield f"| {row.task} | {row.metric} | {row.value:.1%} | {interval} | {row.n or ''} |"
+        yield f"| {_cell(row.task)} | {_cell(row.metric)} | {row.value:.1%} | {interval} | {row.n or ''} |"
     yield f"\nSuite: {', '.join(dict.fromkeys(row.suite for row in card.scores))}."
 
 
@@ -204,7 +217,8 @@ def _licence(card: Card) -> Iterator[str]:
         yield f"`{card.licence}`. No weights and no outputs of a Llama model of Meta's are recorded in this model."
         return
     yield f"**{agreement.display}.** {agreement.notice}"
-    yield f"\nThis licence applies because {'; '.join(card.bond.reasons)}. The agreement is in `LICENSE`, its notice in"
+    reasons = [one for one in card.bond.reasons if one.endswith("went into it")] or card.bond.reasons
+    yield f"\nThis licence applies because {'; '.join(reasons)}. The agreement is in `LICENSE`, its notice in"
     yield f"`{NOTICE_FILE}`. Use must keep to the [Acceptable Use Policy]({agreement.policy})."
 
 

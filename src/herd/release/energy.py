@@ -5,6 +5,7 @@ Nothing here reads a meter. An estimate says the time it counts and the power it
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from herd.errors import SettingError
@@ -45,7 +46,7 @@ class Energy:
 
 def energy_of(lineage: Lineage, *, kwh: float = 0.0, watts: float = 0.0, grams: float = 0.0) -> Energy:
     """`kwh` is a measurement, `watts` the power to estimate with; 0 is not stated. Each stage counts once."""
-    if min(kwh, watts, grams) < 0:
+    if not all(0 <= one < math.inf for one in (kwh, watts, grams)):
         raise SettingError("energy, power and CO2 are 0 or more", where="energy")
     seconds = sum(_seconds(step.made.get("seconds")) for step in lineage.steps)
     if kwh:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from herd.errors import InputError
+from herd.errors import InputError, SettingError
 from herd.files import read_json
 from herd.release.lineage import Lineage
 
@@ -76,6 +76,9 @@ def _of_ggufs(folder: Path) -> Facts:
 
 def languages(lineage: Lineage, stated: tuple[str, ...], llama: bool) -> tuple[str, ...]:
     """What the publisher states; else the languages that the data were in, as far as they are recorded."""
+    wrong = [code for code in stated if not re.fullmatch(r"[a-z]{2,3}", code)]
+    if wrong:
+        raise SettingError(f"'{wrong[0]}' is no code of a language", where="--languages", mend="e.g. en,de (ISO 639)")
     if stated:
         return stated
     found = list(LANGUAGES) if llama or lineage.step("world") else []

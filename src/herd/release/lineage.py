@@ -81,7 +81,7 @@ class Lineage:
     @property
     def own_texts(self) -> tuple[str, ...]:
         """Documents and datasets of the user's, whose authors nothing records."""
-        found = [step.settings.get("user") or step.settings.get("data") for step in self.steps]
+        found = [step.settings.get("user") or step.settings.get("data") or step.made.get("data") for step in self.steps]
         return tuple(dict.fromkeys(Path(one).name for one in found if isinstance(one, str) and one))
 
     def step(self, name: str) -> Step | None:
