@@ -6,6 +6,7 @@ which on a GPU would make the host wait.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -15,13 +16,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from train_models import tiny_model, tiny_settings
 
+from herd.errors import DeviceError
+from herd.files import read_json, write_json
 from herd.llama.rope import rotation
+from herd.train import checkpoints, loop, rng
 from herd.train.batch import Batch
 from herd.train.loop import train
 from herd.train.objectives.dpo import reference_logprobs
 from herd.train.objectives.reward import RewardModel
 from herd.train.optimiser import Optimiser
 from herd.train.pairs import pair_batch
+from herd.train.precision import compute_dtype
 from herd.train.recompute import recompute
 from herd.weights.frozen import FrozenLinear
 from herd.weights.lora import attach, matrices, put
@@ -150,3 +155,88 @@ def test_places_are_counted_before_the_move():
     assert moved.places().shape == batch.weights_BT.flatten().nonzero().squeeze(-1).shape
     assert moved.to("meta") is moved
     assert {tensor.device.type for tensor in moved.tensors().values()} == {"meta"}
+
+
+class Notes:
+    def __init__(self):
+        self.notes = []
+
+    def update(self, done, total, unit, facts=None):
+        pass
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize("kind", ["full", "int8"])
+def test_a_checkpoint_is_taken_up_on_another_device(tmp_path, kind, monkeypatch):
+    """Every tensor that the CPU kept arrives where the model is now, AdamW's own counters too, and it is said."""
+    model, objective, source, settings = made(tmp_path, "sft", kind)
+    settings = replace(settings, steps=3, anneal_steps=3, checkpoint_every_steps=2)
+    train(model, objective, source, settings, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-3")
+    there, said = far(made(tmp_path, "sft", kind)[0]), Notes()
+    run = loop._Run(there, objective, source, settings, tmp_path / "run", said, None)
+    run.history.close()
+    assert run.step == 2
+    moments = dict(run.optimiser.moments())
+    assert len(moments) == 3 * len(run.optimiser.masters)
+    assert {value.device.type for value in (*moments.values(), *run.average.mean.values())} == {"meta"}
+    assert "written on cpu: on meta the rest rounds otherwise" in said.notes[0]
+
+
+def test_a_checkpoint_of_a_gpu_goes_on_here_in_the_same_numbers(tmp_path):
+    """All but the state of the GPU's own generator, which nothing here could use."""
+    model, objective, source, settings = made(tmp_path, "sft", "plain")
+    settings = replace(settings, steps=3, checkpoint_every_steps=2)
+    train(model, objective, source, settings, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-3")
+    found = checkpoints.load_newest(tmp_path / "run" / "checkpoints", Notes())
+    tensors = {
+        **found.tensors,
+        "optimiser": {**found.tensors["optimiser"], rng.CUDA: torch.zeros(16, dtype=torch.uint8)},
+    }
+    gpus = checkpoints.Checkpoint({**found.state, "device": "cuda"}, tensors)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    checkpoints.save(tmp_path / "run" / "checkpoints", gpus, 2)
+    again, said = made(tmp_path, "sft", "plain")[0], Notes()
+    train(again, objective, source, settings, tmp_path / "run", said)
+    assert "written on cuda: on cpu the rest rounds otherwise" in said.notes[0]
+    for ours, whole in zip(again.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, whole)
+
+
+def test_a_checkpoint_from_before_there_were_devices_is_the_cpus(tmp_path):
+    model, objective, source, settings = made(tmp_path, "sft")
+    settings = replace(settings, steps=2, checkpoint_every_steps=1)
+    train(model, objective, source, settings, tmp_path / "run")
+    state = tmp_path / "run" / "checkpoints" / "step-2" / "state.json"
+    old = read_json(state)
+    del old["device"]
+    write_json(state, old)
+    said = Notes()
+    train(made(tmp_path, "sft")[0], objective, source, settings, tmp_path / "run", said)
+    assert said.notes == ["going on from checkpoint step-2"]
+
+
+def test_out_of_memory_in_a_step_names_the_settings_that_need_less(tmp_path):
+    model, objective, source, settings = made(tmp_path, "sft")
+
+    class Full(type(objective)):
+        def terms(self, model, batch):
+            torch.empty(2**50, dtype=torch.uint8)
+
+    with pytest.raises(DeviceError, match="out of memory when") as caught:
+        train(model, Full(), source, settings, tmp_path / "run")
+    for word in ("microbatch_tokens (now 96)", "recompute=layer", "fp8 or int8"):
+        assert word in caught.value.mend
+    least = replace(settings, microbatch_tokens=settings.seq_len)
+    assert loop.less_memory(least).startswith("lower seq_len")
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16)])
+def test_auto_computes_in_what_a_gpu_multiplies(capability, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert compute_dtype(tiny_settings(dtype="auto"), torch.device("cuda:0")) == expected
+    assert compute_dtype(tiny_settings(dtype="float32"), torch.device("cuda:0")) == torch.float32
