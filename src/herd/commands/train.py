@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from herd.commands.watch import Terminal, clock
 from herd.config import load, override, save, to_plain
+from herd.devices import find_device
 from herd.errors import SettingError
 from herd.files import read_json
 from herd.posttrain.adoption import Adoption, TeacherSettings
 from herd.recipes.adopt import find_adoption, in_full
 from herd.road.adopt.graph import stages_of
 from herd.stages import Runner, Stage, link
+
+_MOVED = 0.002  # a fall of the held-out loss by less than this share of it is none
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Asked:
     assignments: Sequence[str] = ()
     full: bool = False
     base: str = ""
+    device: str = ""
     teacher: str = ""
     teacher_model: str = ""
     columns: Sequence[str] = field(default_factory=tuple)
@@ -41,6 +46,8 @@ def resolve(asked: Asked) -> Adoption:
         adoption = in_full(adoption)
     if asked.base:
         adoption = override(adoption, [f"base={asked.base}"])
+    if asked.device:
+        adoption = replace(adoption, device=asked.device)
     if asked.teacher or asked.teacher_model:
         adoption = _with_teacher(adoption, asked.teacher, asked.teacher_model)
     if asked.columns:
@@ -78,9 +85,14 @@ def train_adopted(asked: Asked, dry_run: bool) -> int:
         return _show(adoption, asked, folder, stages)
     import torch
 
+    from herd.road.adopt.model import least_bytes
+    from herd.weights.hf import load_config
+
     torch.set_num_threads(adoption.threads or os.cpu_count() or 1)
+    needs = least_bytes(adoption, load_config(asked.model))
+    device = find_device(adoption.device, needs=needs, say=print)
     watch = Terminal()
-    runner = Runner(folder, watch)
+    runner = Runner(folder, watch, device=str(device))
     try:
         runner.run(stages, prepare=lambda: save(folder / "recipe.json", to_plain(adoption)))
     finally:
@@ -101,13 +113,25 @@ def _publish(runner: Runner, stage: Stage, folder: Path) -> None:
     print(f"\nloss {facts['first_loss']:.3f} -> {facts['last_loss']:.3f} in {clock(facts['seconds'])}")
     for name, value in facts["metrics"].items():
         if name.startswith("held_out"):
-            print(f"{name.replace('_', ' ')} {value:.4g}")
+            first = f"{facts['before'][name]:.4g} -> " if name in facts["before"] else ""
+            print(f"{name.replace('_', ' ')} {first}{value:.4g}")
+    _say_if_still(facts)
     if (made / "adapter").exists():
         print(f"adapter  {folder / 'adapter'}   (the layout of peft)")
     if (made / "model").exists():
         print(f"model    {folder / 'model'}")
     if (made / "model").exists() and facts["objective"] != "reward":
         print(f"next     herd chat {folder / 'model'}")
+
+
+def _say_if_still(facts: Mapping[str, Any]) -> None:
+    """A training that changed nothing must not look like one that did."""
+    before, after = facts["before"].get("held_out_loss"), facts["metrics"].get("held_out_loss")
+    if before is not None and after is not None and after > before * (1 - _MOVED):
+        print(
+            f"note     the held-out loss did not fall ({before:.4g} -> {after:.4g}): raise train.peak_lr or max_epochs "
+            "if the training loss did not fall either, lower them if it did"
+        )
 
 
 def _show(adoption: Adoption, asked: Asked, folder: Path, stages: Sequence[Stage]) -> int:

@@ -92,6 +92,8 @@ def find_adoption(name: str) -> Adoption:
 
 
 def in_full(adoption: Adoption) -> Adoption:
-    """The same training of every weight, at the rate that this takes."""
+    """The same training of every weight, at the rate that this takes; what is in full already stays as it is."""
+    if adoption.adapter is None:
+        return adoption
     train = replace(adoption.train, peak_lr=_FULL_LR[adoption.objective])
     return replace(adoption, adapter=None, base="plain", train=train)

@@ -46,9 +46,13 @@ class LoraLinear(nn.Module):
         out: Tensor = _Adapted.apply(x, dropped, a, b, self.base, self.scale)  # type: ignore[no-untyped-call]
         return out
 
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """W alone, [out, in], multiplied out where it is in eight bits."""
+        return _dense(self.base, dtype)
+
     def merged(self, dtype: torch.dtype) -> Tensor:
         """W + scale * B A as one matrix [out, in], summed in fp32."""
-        total = _dense(self.base, torch.float32).addmm(self.lora_B.detach(), self.lora_A.detach(), alpha=self.scale)
+        total = self.dense(torch.float32).addmm(self.lora_B.detach(), self.lora_A.detach(), alpha=self.scale)
         return total.to(dtype)
 
     def extra_repr(self) -> str:

@@ -11,6 +11,7 @@ from herd.files import sha256_of
 from herd.posttrain.adoption import Adoption, TeacherSettings
 from herd.stages import Stage
 from herd.text.datasets.read import files_of
+from herd.weights.stored import TOKENIZER_FILES
 
 _SAMPLES, _SAMPLE = 16, 1 << 16  # of each file of weights: a model of 16 GB is told from another in no time
 
@@ -34,20 +35,24 @@ class Training:
     model_key: str
     data: str
     data_key: str
+    teacher_key: str = ""  # of a teacher in a folder
 
 
 def stages_of(adoption: Adoption, model: Path, data: Path) -> list[Stage]:
     """The stages in order; the last one's folder holds the adapter and the model."""
     model, data = model.resolve(), data.resolve()
     key = data_key(data)
-    inputs = {}
+    inputs, teacher_key = {}, ""
     if adoption.teacher and not adoption.teacher.folder:
         asking = Asking(adoption.teacher, dict(adoption.columns), str(data), key)
         inputs["answers"] = Stage("answers", "herd.road.adopt.ask:run", asking)
     if adoption.teacher and adoption.teacher.folder:
         folder = str(Path(adoption.teacher.folder).resolve())
         adoption = replace(adoption, teacher=replace(adoption.teacher, folder=folder))
-    settings = Training(replace(adoption, threads=0), str(model), model_key(model), str(data), key)
+        teacher_key = model_key(Path(folder))
+    settings = Training(
+        replace(adoption, threads=0, device="auto"), str(model), model_key(model), str(data), key, teacher_key
+    )
     return [*inputs.values(), Stage(adoption.name, "herd.road.adopt.train:run", settings, inputs)]
 
 
@@ -60,14 +65,17 @@ def data_key(path: Path) -> str:
 
 
 def model_key(folder: Path) -> str:
-    """A hash of a model folder: its config, and samples of every file of weights and their sizes."""
+    """A hash of a model folder: config, tokenizer, chat template, and samples and sizes of every file of weights."""
     if not (folder / "config.json").is_file():
         raise ArtifactError(
             "no model is here: config.json is missing",
             where=str(folder),
-            mend="give a model folder; herd pull fetches one, herd convert makes one of other formats",
+            mend="give a model folder: herd pull fetches one, herd convert makes one of other formats and of adapters",
         )
     digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            digest.update(sha256_of(folder / name).encode())
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())

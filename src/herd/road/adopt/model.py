@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 from herd.errors import InputError, SettingError
+from herd.llama.config import LlamaConfig
 from herd.llama.model import Llama
 from herd.posttrain.adoption import Adoption
+from herd.road.adopt.teach import check_teacher
 from herd.text import Tokenizer
+from herd.train.precision import compute_dtype
 from herd.train.recompute import recompute
 from herd.weights.fp8 import Fp8Linear
 from herd.weights.frozen import FrozenLinear
@@ -19,32 +22,46 @@ from herd.weights.lora import attach, matrices, put
 from herd.weights.settings import ATTENTION, FEED_FORWARD
 
 
-def ready(adoption: Adoption, folder: Path, tokenizer: Tokenizer) -> Llama:
-    """The model of `folder` in training mode; what does not learn is frozen.
+def ready(adoption: Adoption, folder: Path, device: torch.device) -> Llama:
+    """The model of `folder` on `device`, in training mode; what does not learn is frozen.
 
-    Under an adapter the base stays in the dtype of the computation, mapped from the file where it is stored so. Without
-    one the weights are float32 masters. Raises SettingError for a model that cannot be trained this way.
+    Under an adapter the base stays in the dtype of the computation, mapped from the file where it is stored so and the
+    device is the CPU. Without one the weights are float32 masters. Raises SettingError for a model that cannot be
+    trained this way.
     """
-    narrow = adoption.adapter is not None and adoption.train.dtype == "bfloat16"
-    model = load_model(folder, dtype=torch.bfloat16 if narrow else torch.float32)
-    _check(adoption, model, tokenizer, folder)
+    narrow = adoption.adapter is not None and compute_dtype(adoption.train, device) == torch.bfloat16
+    # What becomes eight bits on the way waits in main memory: the device never holds more than it keeps.
+    first = device if adoption.base == "plain" else torch.device("cpu")
+    model = load_model(folder, dtype=torch.bfloat16 if narrow else torch.float32, device=first)
+    _refuse_full_fp8(adoption, model, folder)
     if adoption.adapter is not None:
-        _freeze(model, adoption)
-        attach(model, adoption.adapter)
+        _freeze(model, adoption, device)
+        attach(model.to(device), adoption.adapter)
     recompute(model, adoption.recompute, adoption.recompute_every)
     return model.train()
 
 
-def _freeze(model: Llama, adoption: Adoption) -> None:
+def _freeze(model: Llama, adoption: Adoption, device: torch.device) -> None:
     for name, layer in matrices(model, ATTENTION + FEED_FORWARD):
         if isinstance(layer, Fp8Linear):
             put(model, name, FrozenLinear.of(layer, "fp8"))
         elif adoption.base == "fp8" or adoption.base == "int8":
-            put(model, name, FrozenLinear.of(layer, adoption.base))
+            put(model, name, FrozenLinear.of(layer.to(device), adoption.base))
 
 
-def _check(adoption: Adoption, model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
-    config, length = model.config, adoption.train.seq_len
+def least_bytes(adoption: Adoption, config: LlamaConfig) -> int:
+    """What a training is sure to take of a device's memory: weights, gradients and moments; activations come on top."""
+    learns = 16 + 2 * (adoption.train.dtype != "float32")  # master, gradient, two moments; the copy that computes
+    if adoption.adapter is None:
+        return config.parameters() * learns
+    matrices = config.n_layers * config.dim * (2 * config.dim + 2 * config.kv_dim + 3 * config.ffn_dim)
+    kept = {"plain": 2 if adoption.train.dtype != "float32" else 4, "fp8": 1, "int8": 1}[adoption.base]
+    return matrices * kept + (config.parameters() - matrices) * 2
+
+
+def check_fit(adoption: Adoption, config: LlamaConfig, tokenizer: Tokenizer, folder: Path) -> None:
+    """Refuse, before any weight is read, a model that cannot learn this way: its context, ids, chat format, teacher."""
+    length = adoption.train.seq_len
     if length > config.max_seq_len:
         raise SettingError(
             f"rows of {length} tokens, and the model's context is {config.max_seq_len}",
@@ -57,6 +74,17 @@ def _check(adoption: Adoption, model: Llama, tokenizer: Tokenizer, folder: Path)
             where=str(folder),
             mend="the two belong to different models; copy the folder again",
         )
+    if not tokenizer.can_chat:
+        raise InputError(
+            "the model's tokenizer has no chat format: there are no tokens that begin and end a turn",
+            where=str(folder),
+            mend="adopt a model whose tokenizer has them (the instruct one of the same family)",
+        )
+    if adoption.teacher and adoption.teacher.folder:
+        check_teacher(adoption.teacher, tokenizer, length)
+
+
+def _refuse_full_fp8(adoption: Adoption, model: Llama, folder: Path) -> None:
     if adoption.adapter is None and any(isinstance(module, Fp8Linear) for module in model.modules()):
         raise SettingError(
             "an FP8 model cannot be trained in full: its matrices pass no gradient",

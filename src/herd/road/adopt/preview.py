@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from herd.llama.config import LlamaConfig
 from herd.posttrain.adoption import Adoption
-from herd.progress import Silent
-from herd.road.adopt.data import dialogues_of, pairs_of, within_epochs
+from herd.road.adopt.data import dialogues_of, few_steps, pairs_of, within_epochs
+from herd.road.adopt.model import check_fit
 from herd.text import Tokenizer, show_dialogue
-from herd.text.datasets import load_dialogues, load_pairs, load_prompts
+from herd.text.chat import Dialogue, Kind
+from herd.text.datasets import load_prompts
+from herd.text.folder_template import differs
+from herd.train.pairs import Kinded, Preference
 from herd.train.settings import TrainSettings
 from herd.train.sources import PackedRows
 from herd.weights.hf import load_config
@@ -22,30 +26,43 @@ _BYTES = {"plain": 2, "fp8": 1, "int8": 1}  # of a frozen weight
 def preview(adoption: Adoption, model: Path, data: Path) -> Iterator[str]:
     """Lines for a person. Raises what training would raise about model, data and settings."""
     config, tokenizer = load_config(model), Tokenizer.load(model)
+    check_fit(adoption, config, tokenizer, model)
+    if tokenizer.foreign_format:
+        yield "template " + "\n         ".join(differs(tokenizer.foreign_format.differences))
     if adoption.teacher and not adoption.teacher.folder:
         prompts = load_prompts(data, adoption.columns)
         yield f"data     {prompts.shown()}"
         yield f"ask      {len(prompts.records):,} answers of {adoption.teacher.endpoint.model}"
         return
     if adoption.objective in ("dpo", "reward"):
-        yield f"data     {load_pairs(data, adoption.columns).shown()}"
-        pairs = pairs_of(adoption, data, tokenizer, Silent())
+        pairs = pairs_of(adoption, data, tokenizer)
         settings = within_epochs(adoption, len(pairs.learnt), max(1, adoption.train.rows_per_step // 2))
-        shown, items = pairs.learnt[0].chosen, f"{len(pairs.learnt):,} pairs, {len(pairs.held):,} held out"
+        notes, items = pairs.notes, f"{len(pairs.learnt):,} pairs, {len(pairs.held):,} held out"
+        first = pairs.learnt[0]
+        shown = [("chosen", _answer(first.chosen, first)), ("rejected", _answer(first.rejected, first))]
     else:
-        yield f"data     {load_dialogues(data, adoption.columns).shown()}"
-        dialogues = dialogues_of(adoption, data, tokenizer, Silent())
+        dialogues = dialogues_of(adoption, data, tokenizer)
         train = adoption.train
         rows = PackedRows(dialogues.learnt, train.seq_len, train.seed, tokenizer.pad)
         settings = within_epochs(adoption, rows.n_rows, train.rows_per_step)
         filled = sum(len(dialogue.ids) for dialogue in dialogues.learnt) / (rows.n_rows * train.seq_len)
-        shown = dialogues.learnt[0]
         items = f"{len(dialogues.learnt):,} dialogues in {rows.n_rows:,} rows ({filled:.0%} filled)"
         items += f", {len(dialogues.held):,} held out"
+        notes, shown = dialogues.notes, [("first", dialogues.learnt[0].whole())]
+    yield f"data     {notes[0]}"
+    yield from (f"note     {note}" for note in (*notes[1:], few_steps(settings)) if note)
     yield f"learn    {items}"
     yield f"steps    {settings.steps:,} of {settings.batch_tokens:,} tokens, up to {settings.peak_lr:g}"
     yield f"model    {_sizes(adoption, config, settings)}"
-    yield f"first    {show_dialogue(tokenizer, shown)}"  # type: ignore[arg-type]  # Kinded is a Dialogue here
+    for name, dialogue in shown:
+        yield f"{name:<9}{show_dialogue(tokenizer, dialogue)}"
+
+
+def _answer(side: Kinded, pair: Preference) -> Dialogue:
+    """A side of a pair with the mask that preference training has: the answer alone."""
+    n = pair.prompt_tokens
+    trained = [False] * n + list(side.trained[n:])
+    return Dialogue(list(side.ids), trained, cast(list[Kind], list(side.kinds)))
 
 
 def _sizes(adoption: Adoption, config: LlamaConfig, settings: TrainSettings) -> str:
