@@ -6,10 +6,12 @@ import zipfile
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from herd.errors import FormatError, HerdError, SettingError
+from herd.errors import ArtifactError, FormatError, HerdError, SettingError
 from herd.llama.config import LlamaConfig, RopeScaling
 from herd.weights.convert import convert
+from herd.weights.gguf_tokenizer import GgufTokenizer
 from herd.weights.hf import save_model
 from herd.weights.pth import read_pth
 from herd.weights.registry import open_model
@@ -167,3 +169,35 @@ def test_whole_numbers_are_no_weights_in_safetensors_either(hf):
 
 def test_the_undamaged_ones_open(hf, meta):
     assert same(tensors(hf), tensors(meta))
+
+
+def test_names_that_steer_a_terminal_are_not_printed(hf):
+    state = tensors(hf) | {"x\x1b[2J\n\u202ename": torch.ones(1)}
+    save_file(state, hf / "model.safetensors")
+    with pytest.raises(ArtifactError, match=r"unexpected: x\?\[2J\?\?name"):
+        open_model(hf)
+
+
+BARE = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "llama-bpe"}
+BARE |= {"tokenizer.ggml.tokens": ["a", "b", "ab"], "tokenizer.ggml.merges": ["a b"]}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("tokens", [1, 2, 3]),
+        ("tokens", "abc"),
+        ("token_type", 3),
+        ("token_type", [1, 1]),
+        ("token_type", ["x", 1, 1]),
+        ("merges", [1]),
+        ("merges", None),
+        ("scores", [0.0]),
+        ("scores", ["x", 0.0, 0.0]),
+    ],
+)
+def test_a_tokenizer_in_a_gguf_that_is_none(key, value):
+    other = {"tokenizer.ggml.model": "llama"} if key == "scores" else {}
+    with pytest.raises(FormatError, match=key):
+        GgufTokenizer({**BARE, **other, f"tokenizer.ggml.{key}": value}, "file").description()
+    assert GgufTokenizer(BARE, "file").description()["model"]["merges"] == [["a", "b"]]

@@ -139,16 +139,28 @@ class GgufTokenizer:
 
     def __init__(self, metadata: Mapping[str, Any], where: str) -> None:
         self._said, self._where = metadata, where
-        self._tokens: list[str] = self._get("tokens", list)
-        self._kinds = self._said.get(_KEY + "token_type") or [NORMAL] * len(self._tokens)
-        if len(self._kinds) != len(self._tokens):
-            raise FormatError(f"{len(self._tokens)} tokens have {len(self._kinds)} kinds", where=where)
+        self._tokens: list[str] = self._list("tokens", str)
+        has_kinds = bool(self._said.get(_KEY + "token_type"))
+        self._kinds = self._for_each("token_type", int) if has_kinds else [NORMAL] * len(self._tokens)
 
     def _get(self, key: str, kind: type) -> Any:
         value = self._said.get(_KEY + key)
         if not isinstance(value, kind):
             raise FormatError(f"{_KEY}{key} is missing or no {kind.__name__}", where=self._where)
         return value
+
+    def _list(self, key: str, kind: type) -> list[Any]:
+        values: list[Any] = self._get(key, list)
+        if not all(isinstance(value, kind) for value in values):
+            raise FormatError(f"{_KEY}{key} is no list of {kind.__name__}", where=self._where)
+        return values
+
+    def _for_each(self, key: str, kind: type) -> list[Any]:
+        """One value for each token."""
+        values = self._list(key, kind)
+        if len(values) != len(self._tokens):
+            raise FormatError(f"{len(self._tokens)} tokens have {len(values)} {_KEY}{key}", where=self._where)
+        return values
 
     def _id(self, key: str) -> int | None:
         value = self._said.get(f"{_KEY}{key}_token_id")
@@ -177,11 +189,11 @@ class GgufTokenizer:
             if pre != "llama-bpe":
                 raise ArtifactError(f"the pre-tokeniser is {pre!r}; 'llama-bpe' is read here", where=self._where)
             vocab = {token: number for number, token, kind in self._numbered() if kind == NORMAL}
-            return byte_level_bpe(vocab, self._get("merges", list), added, bos)
+            return byte_level_bpe(vocab, self._list("merges", str), added, bos)
         if kind != "llama":
             raise ArtifactError(f"a tokenizer of kind {kind!r} is not read here", where=self._where)
         vocab = {token: number for number, token, kind in self._numbered() if kind != USER_DEFINED}
-        scores = self._get("scores", list)
+        scores = self._for_each("scores", float)
         normal = {token: scores[number] for number, token, kind in self._numbered() if kind == NORMAL}
         unknown = next((token for _, token, kind in self._numbered() if kind == UNKNOWN), None)
         prefix = bool(self._said.get(_KEY + "add_space_prefix", True))

@@ -21,7 +21,7 @@ from torch import Tensor
 from herd.errors import ArtifactError, FormatError
 from herd.files import read_json
 from herd.weights.pth import read_pth
-from herd.weights.tensors import DTYPES, INDEX, SINGLE, Entry, refuse_escape
+from herd.weights.tensors import DTYPES, INDEX, SINGLE, Entry, printable, refuse_escape
 
 TORCH_SINGLE, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 _SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
@@ -43,11 +43,13 @@ def hf_entries(folder: Path) -> dict[str, Entry]:
         for entry in _opened(folder / name):
             if entry.name in found:
                 where = str(folder / name)
-                raise FormatError(f"tensor {entry.name} is also in {found[entry.name].place}", where=where)
+                raise FormatError(f"tensor {printable(entry.name)} is also in {found[entry.name].place}", where=where)
             found[entry.name] = entry
     for tensor, name in weight_map.items():
         if tensor not in found or found[tensor].place != name:
-            raise FormatError(f"the index places tensor {tensor} here, but it is not", where=str(folder / name))
+            raise FormatError(
+                f"the index places tensor {printable(tensor)} here, but it is not", where=str(folder / name)
+            )
     return found
 
 
@@ -120,7 +122,9 @@ def _safetensors(path: Path) -> Iterator[Entry]:
     for name in handle.keys():  # noqa: SIM118 (a handle is no mapping)
         part = handle.get_slice(name)
         if part.get_dtype() not in DTYPES:
-            raise FormatError(f"tensor {name} is {part.get_dtype()}, which is not read here", where=str(path))
+            raise FormatError(
+                f"tensor {printable(name)} is {part.get_dtype()}, which is not read here", where=str(path)
+            )
         yield Entry(
             name, tuple(part.get_shape()), DTYPES[part.get_dtype()], partial(handle.get_tensor, name), path.name
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from herd.llama.config import LlamaConfig
 from herd.weights import meta_parts as parts
 from herd.weights.pth import read_pth
 from herd.weights.stored import FP8, TIED, expected_shapes, in_order, scale_name
-from herd.weights.tensors import Entry, refuse_escape
+from herd.weights.tensors import Entry, printable, refuse_escape
 
 _HARMLESS = ("rope.freqs",)  # in Llama 1 and 2's files: computed, not learnt
 
@@ -185,7 +184,7 @@ def _same_names(first: dict[str, Tensor], other: dict[str, Tensor], path: Path) 
     )
     if odd:
         raise FormatError(
-            f"its tensors are not those of consolidated.00.pth: {re.sub(r'[^ -~]', '?', ', '.join(odd[:4]))}",
+            f"its tensors are not those of consolidated.00.pth: {printable(', '.join(odd[:4]))}",
             where=str(path),
             mend="the files belong to different models; copy the folder again",
         )

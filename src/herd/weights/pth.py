@@ -24,7 +24,7 @@ from torch import Tensor
 
 from herd.errors import ArtifactError, FormatError
 from herd.weights.staging import Staging
-from herd.weights.tensors import SYNC_BYTES, Entry, Meter, raw_bytes, sync
+from herd.weights.tensors import SYNC_BYTES, Entry, Meter, printable, raw_bytes, sync
 
 _ROOT = "archive"
 _ALIGNMENT = 64  # of each storage, as torch does it: a mapped tensor then starts on a cache line
@@ -96,7 +96,7 @@ def _check_storages(content: Mapping[str, Tensor], sizes: Counter[int], path: Pa
         plain = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
         if not plain or not tensor.is_contiguous():
             raise FormatError(
-                f"tensor {name} is stored with gaps", where=str(path), mend="save it dense and contiguous"
+                f"tensor {printable(name)} is stored with gaps", where=str(path), mend="save it dense and contiguous"
             )
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()

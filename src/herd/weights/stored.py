@@ -20,7 +20,7 @@ import torch
 from herd.errors import ArtifactError
 from herd.llama.config import LlamaConfig
 from herd.llama.model import Llama
-from herd.weights.tensors import Entry, refuse_escape
+from herd.weights.tensors import Entry, printable, refuse_escape
 
 TIED = "lm_head.weight"
 FP8 = torch.float8_e4m3fn
@@ -91,7 +91,11 @@ def faults(config: LlamaConfig, tensors: Mapping[str, Entry], said_by: str = "co
         if entry.dtype == FP8 and name in expected:
             expected[scale_name(name)] = (expected[name][0], 1)
     found = [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in tensors]
-    found += [f"unexpected: {e.name} {list(e.shape)} in {e.place}" for e in tensors.values() if e.name not in expected]
+    found += [
+        f"unexpected: {printable(e.name)} {list(e.shape)} in {e.place}"
+        for e in tensors.values()
+        if e.name not in expected
+    ]
     found += [
         f"wrong shape: {name} is {list(tensors[name].shape)} in {tensors[name].place}, {said_by} says {list(shape)}"
         for name, shape in expected.items()

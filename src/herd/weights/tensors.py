@@ -44,6 +44,8 @@ class Entry:
     dtype: torch.dtype
     values: Callable[[], Tensor]
     place: str = ""  # the file it was found in, for messages
+    packed: bool = False  # values are computed out of a quantised form, which is smaller
+    q8_0: Callable[[], Tensor] | None = None  # that form, where it is GGUF's Q8_0: see `q8_0.py`
 
     @property
     def n_bytes(self) -> int:
@@ -151,6 +153,11 @@ def raw_bytes(entry: Entry) -> memoryview:
 def sync(handle: IO[bytes]) -> None:
     handle.flush()
     os.fsync(handle.fileno())
+
+
+def printable(name: str) -> str:
+    """A stranger's name for a message: no line breaks, no codes that steer a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name[:200])
 
 
 def refuse_escape(path: Path, folder: Path) -> None:
