@@ -13,6 +13,8 @@ tools are written `brave_search.call(query="...")` or as code behind the same ta
 - One call per message, as released; prose may stand before it in the same message, an empty line before untagged ones.
 - The system message is written as given; `herd.text.tools.prepare` writes environment, dates and tools into it.
 
+A tokenizer that came with another chat template (`Tokenizer.foreign_format`) is written and masked by that one.
+
 Not covered: images. Several calls in one reply are told apart by `herd.text.tool_parser`, not by `parse_reply`.
 """
 
@@ -24,6 +26,7 @@ from functools import lru_cache
 from typing import Literal
 
 from herd.errors import InputError
+from herd.text.folder_format import FolderFormat
 from herd.text.message import Message
 from herd.text.specials import END_HEADER, PYTHON_TAG, START_HEADER
 from herd.text.tokenizer import Tokenizer
@@ -56,7 +59,12 @@ def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message], *, limit: i
 
     With `limit`, the model's context, a prompt that leaves no room for an answer is an InputError: nothing is cut.
     """
-    ids = encode_dialogue(tokenizer, messages).ids + list(_header(tokenizer, "assistant"))
+    foreign = _format_for(tokenizer, messages)
+    ids = (
+        foreign.prompt(messages)
+        if foreign
+        else encode_dialogue(tokenizer, messages).ids + list(_header(tokenizer, "assistant"))
+    )
     if limit is not None and len(ids) >= limit:
         raise InputError(
             f"the prompt has {len(ids)} tokens, and the model's context is {limit}",
@@ -70,8 +78,9 @@ def encode_dialogue(tokenizer: Tokenizer, messages: Sequence[Message]) -> Dialog
 
     Trained: the content of every assistant message and the eot or eom that ends it. Nothing else.
     """
-    if not messages:
-        raise InputError("a conversation without messages", mend="give at least one message")
+    if foreign := _format_for(tokenizer, messages):
+        marked = foreign.dialogue(messages)
+        return Dialogue([i for i, _, _ in marked], [learn for _, learn, _ in marked], [kind for *_, kind in marked])
     dialogue = Dialogue([tokenizer.bos], [False], ["bos"])
     for message in messages:
         learn = message.role == "assistant"
@@ -79,6 +88,13 @@ def encode_dialogue(tokenizer: Tokenizer, messages: Sequence[Message]) -> Dialog
         _append(dialogue, encode_content(tokenizer, message), learn, "content")
         _append(dialogue, (stop_id(tokenizer, message),), learn, "stop")
     return dialogue
+
+
+def _format_for(tokenizer: Tokenizer, messages: Sequence[Message]) -> FolderFormat | None:
+    """The model's own format, if it is not this one. InputError for no messages at all."""
+    if not messages:
+        raise InputError("a conversation without messages", mend="give at least one message")
+    return tokenizer.foreign_format
 
 
 def encode_content(tokenizer: Tokenizer, message: Message) -> list[int]:

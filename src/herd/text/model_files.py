@@ -15,7 +15,7 @@ from typing import Any
 from herd.errors import FormatError, MissingExtraError
 from herd.text import specials
 from herd.text.descriptions import SPACE, byte_fallback_bpe, byte_level_bpe, merges_of_scores
-from herd.text.token_bytes import byte_characters
+from herd.text.token_bytes import byte_characters, is_byte_fallback
 
 _PROBES = ("Hello, world!", "  two  spaces\n\n\tand a tab ", "Grüße 2024 नमस्ते 🦙 {}", "<s>", "")
 
@@ -103,4 +103,25 @@ def _check_probes(description: dict[str, Any], model: Any, where: str) -> None:
             "this sentencepiece model is not of Llama 2's kind (BPE with bytes, no normalisation)",
             where=where,
             mend="convert it to a tokenizer.json with transformers",
+        )
+
+
+def check_description(description: Any, where: str) -> None:
+    """FormatError unless `description` has the shape of a BPE with the special tokens of a Llama."""
+    shape = isinstance(description, dict) and isinstance(description.get("model"), dict)
+    if not shape or description["model"].get("type", "BPE") != "BPE":
+        raise FormatError("tokenizer.json does not describe a byte-pair tokenizer", where=where)
+    model, added = description["model"], description.get("added_tokens")
+    if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
+        raise FormatError("tokenizer.json has no vocabulary or no merges", where=where)
+    if not isinstance(added, list) or not all(isinstance(t, dict) and {"id", "content"} <= t.keys() for t in added):
+        raise FormatError("tokenizer.json has no list of added tokens", where=where)
+    names = {token["content"] for token in added}
+    if is_byte_fallback(description) and any(set(pair) <= names for pair in specials.ENDS):
+        return
+    if missing := [name for name in specials.REQUIRED if name not in names]:
+        raise FormatError(
+            f"the tokenizer lacks special tokens of Llama 3: {', '.join(missing)}",
+            where=where,
+            mend="give a tokenizer that was trained by herd or released with a Llama",
         )

@@ -37,6 +37,13 @@ def check_trained(tokenizer: Tokenizer, dialogue: Dialogue) -> None:
             "nothing of this dialogue is trained: it has no assistant message",
             mend="add the assistant's answer or remove the dialogue",
         )
+    if tokenizer.foreign_format:
+        if "stop" not in dialogue.kinds:
+            raise NoEffectError(
+                "the model's chat template ends answers with no special token: the model would never stop talking",
+                mend="train with a template that does",
+            )
+        return
     assistant = tokenizer.encode("assistant")
     header = [tokenizer.special(START_HEADER), *assistant]
     speaks, turn = False, 0

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ from herd.files import read_json, write_json, write_text
 from herd.text import specials
 from herd.text.descriptions import LLAMA3_PATTERN, bos_first
 from herd.text.encoder import text_encoder
-from herd.text.model_files import read_tokenizer_model
+from herd.text.folder_format import FolderFormat
+from herd.text.folder_template import Stated, foreign_template, read_stated
+from herd.text.model_files import check_description, read_tokenizer_model
 from herd.text.template import CHAT_TEMPLATE
-from herd.text.token_bytes import is_byte_fallback, prefixes_space, token_bytes
+from herd.text.token_bytes import prefixes_space, token_bytes
 
 MIN_VOCAB = 256 + specials.N_SPECIAL
 CONTEXT_LENGTH = 131_072  # told to transformers as model_max_length
@@ -43,8 +46,8 @@ class Tokenizer:
     tokenizer.decode(tokenizer.encode("Grüezi")) == "Grüezi"
     """
 
-    def __init__(self, description: dict[str, Any], *, where: str = "") -> None:
-        """`description` is the content of a `tokenizer.json`; use `train` or `load`."""
+    def __init__(self, description: dict[str, Any], *, where: str = "", stated: Stated | None = None) -> None:
+        """`description` is the content of a `tokenizer.json`, `stated` what stands beside it; use `train` or `load`."""
         # Limits of other programs are left behind: nothing may cut a text in silence.
         self._description = description | {"truncation": None, "padding": None}
         self._specials = {t["content"]: int(t["id"]) for t in description["added_tokens"]}
@@ -60,8 +63,8 @@ class Tokenizer:
         self.eom = known(specials.EOM, self.eot)
         self.pad = known(specials.PAD, self.end_of_text)
         self.python_tag = known(specials.PYTHON_TAG)
-        self.stop_ids = tuple(dict.fromkeys((self.end_of_text, self.eom, self.eot)))  # Meta's three
-        self.can_chat = specials.START_HEADER in self._specials
+        stated = stated or Stated()
+        self._stated = replace(stated, bos=stated.bos or self._bos_name, eos=stated.eos or end_name)
         if json.dumps(self._bos_name) not in json.dumps(self._description.get("post_processor")):
             self._description["post_processor"] = bos_first((self._bos_name, self.bos))
 
@@ -105,9 +108,9 @@ class Tokenizer:
         path = _find(Path(path))
         where = str(path)
         description = read_tokenizer_model(path) if path.suffix == ".model" else read_json(path)
-        _check(description, where)
+        check_description(description, where)
         try:
-            return cls(description, where=where)
+            return cls(description, where=where, stated=read_stated(path.parent))
         except HerdError:
             raise
         except Exception as error:  # the Rust libraries raise bare Exception
@@ -117,7 +120,13 @@ class Tokenizer:
         """Write the files that transformers reads: tokenizer.json, its config, the special tokens, the template."""
         folder = Path(folder)
         name_of = {number: name for name, number in self._specials.items()}
-        named = {"bos_token": self._bos_name, "eos_token": name_of[self.eot], "pad_token": name_of[self.pad]}
+        # What ends an answer: as the model's own template has it, or as herd's does.
+        theirs = self._stated.eos if self._stated.template and self._stated.eos in self._specials else ""
+        named = {
+            "bos_token": self._bos_name,
+            "eos_token": theirs or name_of[self.eot],
+            "pad_token": name_of[self.pad],
+        }
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             **named,
@@ -129,9 +138,9 @@ class Tokenizer:
                 for token in self._description["added_tokens"]
             },
         }
-        if self.can_chat:
-            config["chat_template"] = CHAT_TEMPLATE
-            write_text(folder / "chat_template.jinja", CHAT_TEMPLATE)
+        if template := self._stated.template or (CHAT_TEMPLATE if self._has_headers else ""):
+            config["chat_template"] = template
+            write_text(folder / "chat_template.jinja", template)
         write_json(folder / "tokenizer.json", self._description)
         write_json(folder / "tokenizer_config.json", config)
         write_json(folder / "special_tokens_map.json", named)
@@ -172,12 +181,43 @@ class Tokenizer:
         if name not in self._specials:
             raise InputError(
                 f"{name!r} is not a special token of this tokenizer",
-                mend="" if self.can_chat else "it has no chat format; give the model plain text",
+                mend="" if self._has_headers else "it has no chat format; give the model plain text",
             )
         return self._specials[name]
 
     def is_special(self, token: int) -> bool:
         return token in self._special_ids
+
+    @property
+    def special_names(self) -> Collection[str]:
+        return self._specials.keys()
+
+    @cached_property
+    def foreign_format(self) -> FolderFormat | None:
+        """The chat format of the template that came with the tokenizer, where it differs from herd's.
+
+        `encode_prompt` and `encode_dialogue` go by it. FormatError if the template cannot be run.
+        """
+        template = foreign_template(self._stated)
+        return None if template is None else FolderFormat(self, template)
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether conversations can be written: with header tokens, or by the model's own template."""
+        return self._has_headers or self.foreign_format is not None
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """End of text, eom and eot, and what else ends an answer by the model's own template."""
+        try:
+            more = self.foreign_format.stop_ids() if self.foreign_format else ()
+        except InputError:  # a template that is broken says so where it is used
+            more = ()
+        return tuple(dict.fromkeys((self.end_of_text, self.eom, self.eot, *more)))
+
+    @property
+    def _has_headers(self) -> bool:
+        return specials.START_HEADER in self._specials
 
     @property
     def vocab_size(self) -> int:
@@ -219,24 +259,3 @@ def _with_specials(rust: Any) -> dict[str, Any]:
     )
     description: dict[str, Any] = json.loads(rust.to_str())
     return description
-
-
-def _check(description: Any, where: str) -> None:
-    """FormatError unless `description` has the shape of a BPE with the special tokens of a Llama."""
-    shape = isinstance(description, dict) and isinstance(description.get("model"), dict)
-    if not shape or description["model"].get("type", "BPE") != "BPE":
-        raise FormatError("tokenizer.json does not describe a byte-pair tokenizer", where=where)
-    model, added = description["model"], description.get("added_tokens")
-    if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
-        raise FormatError("tokenizer.json has no vocabulary or no merges", where=where)
-    if not isinstance(added, list) or not all(isinstance(t, dict) and {"id", "content"} <= t.keys() for t in added):
-        raise FormatError("tokenizer.json has no list of added tokens", where=where)
-    names = {token["content"] for token in added}
-    if is_byte_fallback(description) and any(set(pair) <= names for pair in specials.ENDS):
-        return
-    if missing := [name for name in specials.REQUIRED if name not in names]:
-        raise FormatError(
-            f"the tokenizer lacks special tokens of Llama 3: {', '.join(missing)}",
-            where=where,
-            mend="give a tokenizer that was trained by herd or released with a Llama",
-        )
