@@ -38,8 +38,8 @@ def preview(adoption: Adoption, model: Path, data: Path) -> Iterator[str]:
         pairs = pairs_of(adoption, data, tokenizer)
         settings = within_epochs(adoption, len(pairs.learnt), max(1, adoption.train.rows_per_step // 2))
         notes, items = pairs.notes, f"{len(pairs.learnt):,} pairs, {len(pairs.held):,} held out"
-        first = pairs.learnt[0]
-        shown = [("chosen", _answer(first.chosen, first)), ("rejected", _answer(first.rejected, first))]
+        pair = pairs.learnt[0]
+        shown = [("chosen", _answer(pair.chosen, pair)), ("rejected", _answer(pair.rejected, pair))]
     else:
         dialogues = dialogues_of(adoption, data, tokenizer)
         train = adoption.train
