@@ -75,7 +75,7 @@ def play(ctx: Context) -> Mapping[str, Any]:
     ctx.progress.update(1, 1, "plays", {"loss": 1.5})
     inputs = {name: read_json(path / "value.json") for name, path in ctx.inputs.items()}
     write_json(ctx.out / "value.json", [settings.name, inputs])
-    return {"threads": int(os.environ.get("OMP_NUM_THREADS", 0)), "process": os.getpid()}
+    return {"threads": int(os.environ.get("OMP_NUM_THREADS", 0)), "process": os.getpid(), "device": ctx.device}
 
 
 def stage(name: str, do: str = "", meeting: Path | str = "", at_once: int = 2, **inputs: Stage) -> Stage:
@@ -114,6 +114,16 @@ def test_groups_are_neighbours_of_a_kind() -> None:
     assert names == [["root"], ["a", "b", "after"], ["last"]]
     numbers = [one.number for group in grouped(ordered([root, a, b, after, last])) for one in group]
     assert numbers == [1, 2, 3, 4, 5]
+
+
+def test_the_device_of_a_run_reaches_every_stage_and_enters_no_hash(tmp_path: Path) -> None:
+    a = stage("a", at_once=1)
+    stages = [a, stage("b", a=a), stage("c", a=a)]
+    for device in ("cuda:1", "cpu"):
+        paths = LaneRunner(tmp_path / device, threads=2, device=device).run(stages)
+        assert [metrics(path)["device"] for path in paths.values()] == [device] * 3
+        assert [path.name for path in paths.values()] == [each.folder for each in stages]
+    assert metrics(Runner(tmp_path / "default").run([a])["a"])["device"] == "cpu"
 
 
 def test_a_chain_runs_beside_another_stage_each_link_after_the_one_before(tmp_path: Path) -> None:

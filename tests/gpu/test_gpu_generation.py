@@ -1,0 +1,81 @@
+"""The engine and the FP8 layers on a CUDA device against the same on the CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gpu_models import CPU, CUDA, ON_CUDA, SHAPE, tiny
+
+from herd.devices import device_of
+from herd.errors import DeviceError
+from herd.generate.engine import Engine
+from herd.generate.protocol import Request, Sampling
+from herd.generate.sampling import sample
+from herd.quantize.fp8 import quantize_model
+from herd.weights.build import load_any, open_for_use
+from herd.weights.hf import save_model
+
+pytestmark = ON_CUDA
+
+
+def requests(temperature=0.0):
+    return [
+        Request(tuple(range(1 + n % 3, 6 + n)), Sampling(temperature, 0.9, max_tokens=4 + n % 7, seed=n))
+        for n in range(24)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["full", "fp8", "int8"])
+def test_greedy_tokens_are_the_cpus_in_float32(kind):
+    here, there = (Engine(tiny(kind).eval().to(device), batch_size=8).generate(requests()) for device in (CPU, CUDA))
+    assert [one.tokens for one in there] == [one.tokens for one in here]
+    for one, other in zip(there, here, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-3)
+
+
+def test_a_stream_is_what_a_batch_gives():
+    engine = Engine(tiny().eval().to(CUDA))
+    request = requests()[5]
+    assert tuple(token for token, _ in engine.stream(request)) == engine.generate([request])[0].tokens
+
+
+def test_draws_are_the_cpus_from_the_same_logits():
+    logits = torch.randn(64, 500, generator=torch.Generator().manual_seed(0)) * 3
+    numpy = torch.rand(3, 64, generator=torch.Generator().manual_seed(1)).numpy()
+    how = (numpy[0] * 1.5, numpy[1] * 0.9 + 0.1, numpy[2])
+    here, there = sample(logits.clone(), *how), sample(logits.to(CUDA), *how)
+    assert (there[0].cpu() == here[0]).float().mean() > 0.97  # a draw on the border of two tokens may fall otherwise
+    same = there[0].cpu() == here[0]
+    torch.testing.assert_close(there[1].cpu()[same], here[1][same], rtol=1e-4, atol=1e-4)
+
+
+def test_fp8_layers_give_the_cpus_numbers():
+    model = tiny().eval()
+    quantize_model(model)
+    tokens = torch.arange(64)[None] % SHAPE.vocab_size
+    with torch.inference_mode():
+        here = model.logits(model(tokens))
+        there = model.to(CUDA).logits(model(tokens.to(CUDA))).cpu()
+    # A rounding upstream can move an activation to the next e4m3 value, a sixteenth away.
+    assert float((here - there).norm() / here.norm()) < 0.02
+    assert (here.argmax(-1) == there.argmax(-1)).float().mean() > 0.95
+
+
+def test_a_folder_opens_on_the_device_it_is_asked_for(tmp_path):
+    from herd.text import Tokenizer
+
+    tokenizer = Tokenizer.train(["some words to learn from "] * 20, 512)
+    save_model(tmp_path / "model", tiny(), SHAPE, tokenizer=tokenizer, herd={})
+    assert device_of(load_any(tmp_path / "model", device="cuda:0")) == CUDA
+    said = []
+    model, _ = open_for_use(tmp_path / "model", "auto", said.append)
+    assert device_of(model).type == "cuda"
+    assert said[0].startswith("computes on cuda:")
+
+
+def test_a_cache_that_does_not_fit_says_how_to_need_less():
+    engine = Engine(tiny().eval().to(CUDA), batch_size=2**30, cache_tokens=2**40)
+    asked = [Request((1,), Sampling(max_tokens=130_000, seed=n)) for n in range(2**14)]
+    with pytest.raises(DeviceError, match="out of memory") as caught:
+        engine.generate(asked)
+    assert "batch_size" in caught.value.mend
