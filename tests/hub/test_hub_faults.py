@@ -14,10 +14,11 @@ import pytest
 from hub_fixtures import SECRET
 from hub_server import LARGE, Server
 
+from herd.cli import main
 from herd.errors import ArtifactError, HubError, InputError
 from herd.files import read_json
 from herd.hub import download
-from herd.hub.client import Hub
+from herd.hub.client import Hub, is_repo_name
 from herd.hub.listing import list_files
 from herd.hub.pull import pull
 
@@ -41,7 +42,7 @@ def test_an_address_whose_signature_runs_out_is_asked_for_again(server: Server, 
 def test_a_store_that_refuses_for_good_is_not_asked_for_ever(server: Server, hub: Hub, tmp_path: Path) -> None:
     server.add("org/gguf", {"m.gguf": BIG})
     server.fail["/store/"] = 403
-    with pytest.raises(HubError):
+    with pytest.raises(HubError, match=r"store of large files answers with status 403 where m\.gguf"):
         pull(hub, "org/gguf", tmp_path / "out")
     assert len(server.asked("/store/")) == download._TRIES
 
@@ -274,6 +275,40 @@ def test_offline_a_cache_that_lacks_a_shard_says_so(server: Server, model: dict[
     offline = Hub(server.url, offline=True, token="", cache=cache)
     with pytest.raises(HubError, match=r"offline.*the cache of this machine lacks model-00002"):
         pull(offline, "org/tiny", tmp_path / "out")
+
+
+def test_a_broken_herd_json_of_theirs_is_left_out_and_said(
+    server: Server, hub: Hub, model: dict[str, bytes], tmp_path: Path
+) -> None:
+    notes: list[str] = []
+
+    class Watching:
+        def update(self, *_: object) -> None: ...
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    for name, content in (("a", b"[1,2"), ("b", b"[1,2]"), ("c", b"\xff")):
+        server.add(f"org/{name}", model | {"herd.json": content})
+        pull(hub, f"org/{name}", tmp_path / name, progress=Watching())
+        assert set(read_json(tmp_path / name / "herd.json")) == {"pulled"}
+    assert [note.partition(":")[0] for note in notes] == ["herd.json of the repository is left out"] * 2
+
+
+@pytest.mark.parametrize("token", ["hf_bädtoken", "two words", "hf_line\nbreak"])
+def test_what_is_no_token_is_never_sent(server: Server, token: str) -> None:
+    with pytest.raises(InputError, match="characters that no token has") as caught:
+        list_files(Hub(server.url, token=token), "org/tiny")
+    assert token not in str(caught.value)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "name", ["tiny", "a/b/c", "org/..", "../m", "org/-x", "org/a b", "org/a--b", "örg/m", "/m", "o/"]
+)
+def test_names_of_repositories(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pull", name, "--out", "/nowhere"]) == 3
+    assert "no name of a repository" in capsys.readouterr().err
+    assert is_repo_name("meta-llama/Llama-3.1-8B")
 
 
 def test_a_wish_of_too_many_requests_says_how_long(server: Server, hub: Hub) -> None:

@@ -14,12 +14,11 @@ if TYPE_CHECKING:
 
 def pull(repo: str, *, revision: str, out: str, layout: str, only: str) -> int:
     from herd.commands.watch_line import Line
-    from herd.hub.client import Hub
+    from herd.hub.client import Hub, check_repo_name
     from herd.hub.pull import pull as fetch
     from herd.hub.select import LAYOUTS
 
-    if repo.count("/") != 1 or not all(repo.split("/")):
-        raise InputError(f"'{repo}' is no name of a repository", where="REPO", mend="write OWNER/NAME")
+    check_repo_name(repo)
     guess = ("gguf" if only.lower().endswith(".gguf") else "meta") if only else ""
     chosen = next((name for name in LAYOUTS if name == (layout or guess)), None)
     if only and chosen not in ("gguf", "meta"):
@@ -35,6 +34,8 @@ def pull(repo: str, *, revision: str, out: str, layout: str, only: str) -> int:
     print(f"{folder}: {repo} at {pulled.commit[:12]} {done} ({pulled.bytes / 1e6:,.1f} MB, layout {pulled.layout})")
     if pulled.licence:
         print(f"licence  {pulled.licence}: read it before you hand the model on{_notice(pulled.licence)}")
+    else:
+        print("licence  its card states none: ask whoever published it before you hand the model on")
     print(f"next     {_next(pulled)}")
     return 0
 

@@ -6,20 +6,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from herd.errors import InputError
-
 if TYPE_CHECKING:
     from herd.release.bundle import Bundle, Options
 
 
 def release(folder: Path, repo: str, options: Options, *, private: bool, revision: str, dry_run: bool) -> int:
     from herd.commands.watch_line import Line
-    from herd.hub.client import Hub
+    from herd.hub.client import Hub, check_repo_name
     from herd.hub.upload import publish
     from herd.release.bundle import make_bundle
 
-    if repo.count("/") != 1 or not all(repo.split("/")):
-        raise InputError(f"'{repo}' is no name of a repository", where="REPO", mend="write OWNER/NAME")
+    check_repo_name(repo)
     bundle = make_bundle(folder, repo, options)
     if dry_run:
         print(bundle.card)

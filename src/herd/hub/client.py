@@ -21,6 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 from herd.errors import HerdError, HubError, InputError, MissingExtraError
 
 ENDPOINT = "https://huggingface.co"
+_NAME = re.compile(r"\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
 _TRUE = {"1", "ON", "YES", "TRUE"}
 _BLOCK = 1 << 20  # bytes that a broken line loses at most: with the library's 10 MB, a bad line never gets on
 _TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{8,}")
@@ -61,10 +62,15 @@ class Hub:
         return package
 
     def secret(self) -> str:
-        """The token in use, empty where there is none."""
-        if self.token is not None:
-            return self.token
-        return self.library().get_token() or ""
+        """The token in use, empty where there is none; InputError where it is no token."""
+        token = str(self.library().get_token() or "") if self.token is None else self.token
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise InputError(
+                "the token holds characters that no token has",
+                where="HF_TOKEN or `hf auth login`",
+                mend=f"copy it anew from {self.page('settings/tokens')}",
+            )
+        return token
 
     def api(self) -> Any:
         return self.library().HfApi(endpoint=self.endpoint, token=self.secret() or False)
@@ -104,6 +110,18 @@ class Hub:
         text = re.sub(r"(https?://)[^/@\s]+@", r"\1***@", _TOKEN.sub("***", text))
         text = re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]+", r"\1", text)  # signed addresses are secrets too
         return " ".join(text.split())[:500]
+
+
+def is_repo_name(name: object) -> bool:
+    return isinstance(name, str) and bool(_NAME.fullmatch(name)) and not re.search(r"--|\.\.", name)
+
+
+def check_repo_name(name: str) -> None:
+    """InputError where the hub could have no repository of this name."""
+    if not is_repo_name(name):
+        raise InputError(
+            f"'{name}' is no name of a repository", where=name, mend="write OWNER/NAME, as in the page's address"
+        )
 
 
 def _without_user(address: str) -> str:

@@ -173,30 +173,40 @@ def _request(hub: Hub, listing: Listing, file: RemoteFile, handle: _Counted) -> 
         )
         barren = 0
         while (start := handle.tell()) < file.size:
-            place, token = _locate(hub, address)
+            place, ours = _locate(hub, address)
             try:
-                _stream(hub, place, token, handle, start, file.size)
+                _stream(hub, place, hub.secret() if ours else "", handle, start, file.size)
             except _Surplus:
                 handle.seek(0)
                 handle.truncate()
                 raise _damaged(hub, listing, file, f"more than the promised {file.size:,} bytes came") from None
             except (library.errors.HTTPError, OSError) as error:
                 barren = 0 if handle.tell() > start else barren + 1
-                if barren == _TRIES or not _may_pass(error, ours=bool(token)):
-                    raise
+                if barren == _TRIES or not _may_pass(error, ours):
+                    raise error if ours else _refused(hub, listing, file, error) from None
                 time.sleep(_WAIT * 2 ** max(0, barren - 1))
 
 
-def _locate(hub: Hub, address: str) -> tuple[str, str]:
-    """Where the file of the hub's `address` lies now, and the token to send there: none to a foreign host."""
-    token = hub.secret()
+def _locate(hub: Hub, address: str) -> tuple[str, bool]:
+    """Where the file of the hub's `address` lies now, and whether that is with the hub: no token goes elsewhere."""
     found = hub.library().get_hf_file_metadata(
-        address, token=token or False, endpoint=hub.endpoint, retry_on_errors=True
+        address, token=hub.secret() or False, endpoint=hub.endpoint, retry_on_errors=True
     )
     # A mirror may send its users on to the hub itself, which wants the token; the large-file store lies with another
     # host, behind a signed address: the token is not for it.
-    ours = _origin(found.location) in (_origin(address), _origin(ENDPOINT))
-    return str(found.location), token if ours else ""
+    return str(found.location), _origin(found.location) in (_origin(address), _origin(ENDPOINT))
+
+
+def _refused(hub: Hub, listing: Listing, file: RemoteFile, error: Exception) -> Exception:
+    """A status of the large-file store, which says nothing of the hub's tokens and rights; other errors as they are."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is None:
+        return error
+    return HubError(
+        f"the store of large files answers with status {status} where {file.path} is asked for",
+        where=hub.page(listing.repo, listing.kind),
+        mend="wait a little, then run the same command again: it goes on where it stopped",
+    )
 
 
 def _stream(hub: Hub, place: str, token: str, handle: Any, start: int, size: int) -> None:

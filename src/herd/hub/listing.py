@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from herd.errors import HubError
-from herd.hub.client import Hub
+from herd.hub.client import Hub, is_repo_name
 
 Kind = Literal["model", "dataset"]
 _BLOCK = 1 << 20
-_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def list_files(
             about = hub.api().repo_info(repo, revision=revision, repo_type=kind)
             if not re.fullmatch(r"[0-9a-f]{40}", str(about.sha)):
                 raise HubError("the hub named no commit", where=hub.page(repo, kind), mend="look at HF_ENDPOINT")
-            name = about.id if _NAME.fullmatch(str(about.id)) else repo
+            name = about.id if is_repo_name(about.id) else repo
             tree = _tree(hub, name, kind, about.sha, under)
             return _sorted(Listing(name, kind, revision, about.sha, ()), tree.values())
         except (KeyError, TypeError, AttributeError) as error:  # JSON of another shape

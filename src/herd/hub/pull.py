@@ -85,7 +85,7 @@ def pull(
             shutil.rmtree(staging)
         else:
             refuse_loss(out)
-            _sign(staging, hub, listing, licence, wanted)
+            _sign(staging, hub, listing, licence, wanted, progress)
             with storage_errors(out):
                 replace_folder(staging, out)
     return Pulled(asked, wanted.layout, listing.commit, licence, sum(file.size for file in files.values()), found)
@@ -173,9 +173,13 @@ def _clear(staging: Path, files: Mapping[str, RemoteFile]) -> None:
             path.unlink()
 
 
-def _sign(staging: Path, hub: Hub, listing: Listing, licence: str, wanted: Wanted) -> None:
+def _sign(staging: Path, hub: Hub, listing: Listing, licence: str, wanted: Wanted, progress: Progress) -> None:
     own = staging / "herd.json"  # of a model that herd released: its lineage stays
-    made = read_json(own) if own.is_file() else {}
+    try:
+        made = read_json(own) if own.is_file() else {}
+    except FormatError as error:
+        made = {}
+        progress.note(f"herd.json of the repository is left out: {error.message}")
     files = {**wanted.first, **wanted.weights}
     record = {
         "repo": listing.repo,

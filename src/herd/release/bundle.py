@@ -124,7 +124,9 @@ def _notes(lineage: Lineage, bound: Bond) -> tuple[str, ...]:
         texts = ", ".join(lineage.own_texts)
         notes.append(f"your own texts went into it ({texts}): if a Llama of Meta's wrote any, state --llama outputs")
     for origin in lineage.origins:
-        if origin.licence and not (bound.agreement and origin.licence == bound.agreement.hub):
+        if not origin.licence and not bound.agreement and "/" in origin.name:
+            notes.append(f"{origin.name} went into it, and no licence of it is recorded: see that you may publish it")
+        elif origin.licence and not (bound.agreement and origin.licence == bound.agreement.hub):
             notes.append(f"{origin.name} went into it, under {origin.licence}: see that your licence may be given")
     return tuple(notes)
 
