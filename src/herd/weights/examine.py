@@ -18,8 +18,8 @@ from herd.errors import HerdError
 from herd.files import read_json
 from herd.llama.config import LlamaConfig, RopeScaling, llama31_8b, llama31_70b, llama31_405b
 from herd.progress import Progress, Silent
-from herd.weights.examine_values import checklist_faults, value_faults
 from herd.text.folder_template import differs
+from herd.weights.examine_values import checklist_faults, value_faults
 from herd.weights.registry import detect, open_stored, tokenizer_of
 from herd.weights.stored import FP8, TIED, StoredModel, faults
 

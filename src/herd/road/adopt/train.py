@@ -69,8 +69,6 @@ def run(ctx: Context) -> Mapping[str, Any]:
     )
     if tokenizer.foreign_format:
         ctx.progress.note("\n  ".join(differs(tokenizer.foreign_format.differences)))
-    if tokenizer.foreign_format:
-        ctx.progress.note("\n  ".join(differs(tokenizer.foreign_format.differences)))
     with memory_errors(less_memory(settings.adoption.train)):  # what is computed once, before the loop
         plan = _plan(ctx, settings, llama, tokenizer)
     for note in (*plan.notes, few_steps(plan.settings)):
