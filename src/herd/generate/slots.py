@@ -38,7 +38,7 @@ class Slots:
 
     def __init__(self, model: Llama, rows: int, max_len: int, max_stops: int) -> None:
         self._model, self._max_len = model, max_len
-        weight = model.output_weight
+        weight = model.model.embed_tokens.weight  # never quantised, unlike the matrices
         self._device, self._dtype = weight.device, weight.dtype
         self._cache = self._new_cache(rows, max_len)
         self._hidden_BD = torch.zeros(rows, weight.shape[1], dtype=self._dtype, device=self._device)

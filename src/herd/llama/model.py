@@ -77,8 +77,11 @@ class Llama(nn.Module):
         return hidden_BTD
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """float32 logits [..., V] of hidden states [..., D]."""
-        return nn.functional.linear(hidden, self.output_weight).float()
+        """float32 logits [..., V] of hidden states [..., D]; another kind of layer may stand as the output matrix."""
+        if self.config.tie_embeddings:
+            return nn.functional.linear(hidden, self.output_weight).float()
+        logits: Tensor = self.lm_head(hidden)
+        return logits.float()
 
     def _layout(
         self, x_BTD: Tensor, positions_BT: Tensor | None, document_ids_BT: Tensor | None, cache: KVCache | None

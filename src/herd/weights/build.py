@@ -4,25 +4,31 @@
     model = load_any("Llama-3.1-8B", dtype=torch.bfloat16)     # the file's own: parameters are the mapped file
 
 Where dtype, device and row order are the file's own, nothing is read before it is used, and nothing is copied: an 8B
-model opens in seconds and needs no memory of its own besides what the kernel may drop again.
+model opens in seconds and needs no memory of its own besides what the kernel may drop again. FP8 and Q8_0 stay as they
+are in the file, so a quantised model needs about half.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from herd.devices import find_device, free_memory, memory_errors, multiplies_bfloat16
+from herd.devices import GIB, find_device, free_memory, memory_errors, multiplies_bfloat16
+from herd.errors import DeviceError
 from herd.llama.model import Llama
 from herd.text import Tokenizer
 from herd.weights.fp8 import Fp8Linear
+from herd.weights.q8_0 import BYTES, VALUES, Q8Linear
 from herd.weights.registry import open_model, tokenizer_of
 from herd.weights.stored import FP8, StoredModel
+from herd.weights.tensors import Entry
 
 CPU = torch.device("cpu")
+EMBEDDING = "model.embed_tokens.weight"
 
 
 def load_any(path: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Llama:
@@ -39,7 +45,8 @@ def open_for_use(
     """
     stored = open_model(Path(path))
     tokenizer = tokenizer_of(stored)
-    found = find_device(device, needs=sum(entry.n_bytes for entry in stored.tensors.values()), say=say)
+    needs = sum(_kept_bytes(name, entry, own_dtype(stored)) for name, entry in stored.tensors.items())
+    found = find_device(device, needs=needs, say=say)
     with memory_errors("give --device cpu, or quantise the model: herd quantize, herd convert --to gguf"):
         return build_model(stored, dtype=fitting_dtype(stored, found), device=found), tokenizer
 
@@ -47,40 +54,90 @@ def open_for_use(
 def fitting_dtype(stored: StoredModel, device: torch.device = CPU) -> torch.dtype:
     """What a model computes in: bfloat16 of the file on a GPU that multiplies it, fp32, the most exact, where a copy
     takes at most half of the memory that is free; else the file's own dtype."""
-    wide = [entry for entry in stored.tensors.values() if entry.dtype != FP8]
-    own = max(wide, key=lambda entry: entry.n_bytes).dtype
+    own = own_dtype(stored)
     if own == torch.bfloat16 and multiplies_bfloat16(device):
         return own
-    count = sum(entry.n_bytes // entry.dtype.itemsize for entry in wide)
+    count = sum(_count(entry) for entry in stored.tensors.values() if entry.dtype != FP8)
     return torch.float32 if 4 * count <= free_memory(device) / 2 else own
+
+
+def own_dtype(stored: StoredModel) -> torch.dtype:
+    """The dtype of most weights that are no FP8; bfloat16 where these are quantised in another way."""
+    largest = max((e for e in stored.tensors.values() if e.dtype != FP8), key=lambda entry: entry.n_bytes)
+    return torch.bfloat16 if largest.packed else largest.dtype
 
 
 def build_model(
     stored: StoredModel, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Llama:
-    """A `Llama` in eval mode with the tensors of `stored` (checked before): parameters as `dtype`, FP8 as it is."""
+    """A `Llama` in eval mode with the tensors of `stored` (checked before): parameters as `dtype`, FP8 as it is.
+
+    Matrices in Q8_0 blocks stay in them, exact, unless fp32 is asked for, which holds their values too. Raises
+    DeviceError before anything is read where main memory cannot hold what has to be computed out of the file.
+    """
+    if torch.device(device).type == "cpu":
+        _refuse_too_large(stored, dtype)
+    blocks = {name for name, entry in stored.tensors.items() if _stays_in_blocks(name, entry, dtype)}
     with torch.device("meta"):
         model = Llama(stored.config)
         for name, entry in stored.tensors.items():
             if entry.dtype == FP8:
-                _make_fp8(model, name.removesuffix(".weight"), stored.activation_bound)
+                _replace(model, name, partial(Fp8Linear, bound=stored.activation_bound))
+            elif name in blocks:
+                _replace(model, name, Q8Linear)
     for name in model.state_dict():
-        _assign(model, name, stored.tensors[name].values(), dtype, device)
+        entry = stored.tensors[name]
+        read = entry.q8_0 if name in blocks and entry.q8_0 is not None else entry.values
+        _assign(model, name, read(), dtype, device)
     return model.eval()
 
 
-def _make_fp8(model: Llama, name: str, bound: float | None) -> None:
-    linear = model.get_submodule(name)
+def _stays_in_blocks(name: str, entry: Entry, dtype: torch.dtype) -> bool:
+    return entry.q8_0 is not None and dtype != torch.float32 and name != EMBEDDING  # its rows are looked up
+
+
+def _count(entry: Entry) -> int:
+    return entry.n_bytes // entry.dtype.itemsize
+
+
+def _kept_bytes(name: str, entry: Entry, dtype: torch.dtype) -> int:
+    """Bytes of a tensor in a built model."""
+    if entry.dtype == FP8:
+        return entry.n_bytes
+    if _stays_in_blocks(name, entry, dtype):
+        return _count(entry) // VALUES * BYTES
+    return _count(entry) * dtype.itemsize
+
+
+def _refuse_too_large(stored: StoredModel, dtype: torch.dtype) -> None:
+    """Mapped tensors need no memory of their own; the system would end a program that computes more than there is."""
+    computed = [
+        _kept_bytes(name, entry, dtype)
+        for name, entry in stored.tensors.items()
+        if entry.dtype not in (dtype, FP8) or (entry.packed and not _stays_in_blocks(name, entry, dtype))
+    ]
+    free = free_memory(CPU)
+    if sum(computed) > free:
+        raise DeviceError(
+            f"the weights take {sum(computed) / GIB:.1f} GiB as {str(dtype).removeprefix('torch.')}, "
+            f"and {free / GIB:.1f} GiB of memory are free",
+            where=str(stored.path),
+            mend="convert it once: herd convert MODEL small.gguf --to gguf --dtype q8_0; such blocks stay in the file",
+        )
+
+
+def _replace(model: Llama, name: str, layer: Callable[[int, int], nn.Module]) -> None:
+    """Put another kind of layer where the linear one with the weight `name` stands."""
+    parent, _, leaf = name.removesuffix(".weight").rpartition(".")
+    linear = model.get_submodule(name.removesuffix(".weight"))
     assert isinstance(linear, nn.Linear)
-    parent, _, leaf = name.rpartition(".")
-    layer = Fp8Linear(linear.in_features, linear.out_features, bound=bound)
-    setattr(model.get_submodule(parent), leaf, layer)
+    setattr(model.get_submodule(parent), leaf, layer(linear.in_features, linear.out_features))
 
 
 def _assign(model: Llama, name: str, tensor: Tensor, dtype: torch.dtype, device: torch.device | str) -> None:
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
-    if leaf in module._buffers:  # FP8 weights and their scales keep their own dtype
+    if leaf in module._buffers:  # FP8 weights, their scales and blocks keep their own dtype
         kept = module._buffers[leaf]
         assert kept is not None
         module._buffers[leaf] = tensor.to(device, kept.dtype)

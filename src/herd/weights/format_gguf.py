@@ -30,6 +30,7 @@ from herd.weights.gguf_metadata import ROPE, from_metadata, names
 from herd.weights.gguf_tokenizer import GgufTokenizer
 from herd.weights.gguf_writer import write_file
 from herd.weights.mapped import mapped
+from herd.weights.q8_0 import unpack
 from herd.weights.rotary import to_halves
 from herd.weights.staging import Staging
 from herd.weights.stored import TOKENIZER_FILES, StoredModel
@@ -150,13 +151,27 @@ def _whole(file: Path) -> Header:
 def _entry(name: str, stored: Stored, heads: int) -> Entry:
     """A tensor as others see it: q and k in Hugging Face's row order, quantised kinds as fp32."""
 
-    def values() -> Tensor:
-        found = _values(stored)
+    def ordered(found: Tensor) -> Tensor:
         if not heads or found.dim() != 2 or found.shape[0] % (2 * heads):
             return found
         return to_halves(found, heads)
 
-    return Entry(name, stored.shape, _DTYPES.get(stored.kind, torch.float32), values, stored.path.name)
+    dtype, packed = _DTYPES.get(stored.kind, torch.float32), stored.kind not in _DTYPES
+    in_blocks = stored.kind == Q8_0 and len(stored.shape) == 2 and stored.n_bytes > 0
+    return Entry(
+        name,
+        stored.shape,
+        dtype,
+        lambda: ordered(_values(stored)),
+        stored.path.name,
+        packed=packed,
+        q8_0=(lambda: ordered(_raw_rows(stored))) if in_blocks else None,
+    )
+
+
+def _raw_rows(stored: Stored) -> Tensor:
+    """The mapped bytes of a quantised tensor, uint8 [rows, bytes a row]."""
+    return mapped(stored.path, stored.offset, stored.n_bytes, torch.uint8).reshape(_rows(stored), -1)
 
 
 def _values(stored: Stored) -> Tensor:
@@ -165,14 +180,11 @@ def _values(stored: Stored) -> Tensor:
         return torch.empty(stored.shape, dtype=_DTYPES.get(stored.kind, torch.float32))
     if stored.kind in _DTYPES:
         return mapped(stored.path, stored.offset, stored.n_bytes, _DTYPES[stored.kind]).reshape(stored.shape)
+    if stored.kind == Q8_0:
+        return unpack(_raw_rows(stored)).reshape(stored.shape)
     gguf = library()
-    raw = (
-        mapped(stored.path, stored.offset, stored.n_bytes, torch.uint8)
-        .numpy()
-        .reshape(-1, stored.n_bytes // _rows(stored))
-    )
     try:
-        wide = gguf.dequantize(raw, gguf.GGMLQuantizationType(stored.kind))
+        wide = gguf.dequantize(_raw_rows(stored).numpy(), gguf.GGMLQuantizationType(stored.kind))
     except NotImplementedError as error:
         raise ArtifactError(f"not read here: {error}", where=str(stored.path)) from error
     return torch.from_numpy(wide).reshape(stored.shape)
@@ -201,7 +213,7 @@ def _stops(said: Mapping[str, Any], tokenizer: GgufTokenizer | None) -> tuple[in
 
 def _notes(header: Header) -> tuple[str, ...]:
     quantised = sum(stored.kind not in _DTYPES for stored in header.tensors.values())
-    return (f"{quantised} quantised tensors are read as fp32",) if quantised else ()
+    return (f"{quantised} tensors are quantised; other formats get their values as fp32",) if quantised else ()
 
 
 def _own_kind(model: StoredModel) -> int:

@@ -1,0 +1,39 @@
+"""A linear layer whose weight stays in GGUF's Q8_0 blocks: a little over half the memory of BF16, and mapped.
+
+A block is 32 neighbours of a row: one fp16 scale, then 32 signed bytes, 34 bytes together (ggml's docs/gguf.md). A
+value is scale * byte. Widened to fp32, as other formats get them, the matrices of an 8B model would take 32 GB.
+Like `fp8.py` it takes the place of a layer of a built `Llama`. Weights only: activations are not rounded, while
+llama.cpp rounds them to eight bits too. Not here: writing blocks (the gguf library does), training.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+VALUES, BYTES = 32, 34  # of one block
+
+
+def unpack(blocks: Tensor) -> Tensor:
+    """fp32 values [rows, blocks * 32] of uint8 [rows, blocks * 34]; exact, as ggml's reference computes them."""
+    rows = blocks.view(len(blocks), -1, BYTES)
+    scales = rows[..., :2].contiguous().view(torch.float16).float()  # [rows, blocks, 1]
+    return (rows[..., 2:].view(torch.int8).float() * scales).flatten(1)
+
+
+class Q8Linear(nn.Module):
+    """Stands where an nn.Linear without bias stood; `weight` is uint8 [out, in / 32 * 34]."""
+
+    weight: Tensor
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.register_buffer("weight", torch.empty(out_features, in_features // VALUES * BYTES, dtype=torch.uint8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.float(), unpack(self.weight)).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}"
