@@ -44,7 +44,8 @@ format: setup  ## put the code into shape
 	@$(BIN)/ruff check --fix src tests bench
 
 gpu: setup  ## tests and benchmarks that need a CUDA device
-	@$(BIN)/pytest -m gpu
+	@$(BIN)/pytest -m gpu -rs
+	@$(BIN)/python -m bench gpu
 
 bench: setup  ## all benchmark rows; timings are ratios
 	@$(BIN)/python -m bench all

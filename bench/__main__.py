@@ -24,7 +24,7 @@ def all_rows() -> dict[str, tuple[str, Callable[[], list[Row]]]]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="rows to run; none lists them")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="rows to run, or all; none lists them")
     parser.add_argument("--json", action="store_true", help="one JSON line a row")
     parser.add_argument("--save", action="store_true", help="also keep dated files in bench/results/")
     options = parser.parse_args(arguments)
@@ -33,11 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
         for name, (what, _) in rows.items():
             print(f"{name:12} {what}")
         return 0
-    unknown = [name for name in options.names if name not in rows]
+    names = list(rows) if options.names == ["all"] else options.names
+    unknown = [name for name in names if name not in rows]
     if unknown:
         print(f"no row is called {', '.join(unknown)}; there are: {', '.join(rows)}", file=sys.stderr)
         return 2
-    for name in options.names:
+    for name in names:
         for row in rows[name][1]():
             print(row.to_json() if options.json else row.to_text(), flush=True)
             if options.save:

@@ -75,11 +75,16 @@ def machine() -> str:
     return f"{re.sub(' +', ' ', model)}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
 
 
-def matrix_rate(dtype: torch.dtype, size: int = 2048, repeats: int = 7) -> float:
+def matrix_rate(dtype: torch.dtype, size: int = 2048, repeats: int = 7, device: torch.device | str = "cpu") -> float:
     """Measured FLOP/s of a square matrix product: the best of a few, what this machine can do at all."""
-    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-    best = min(seconds(lambda: a @ b) for _ in range(repeats))
-    return 2 * size**3 / best
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+
+    def product() -> None:
+        a @ b
+        if a.device.type == "cuda":
+            torch.cuda.synchronize(a.device)
+
+    return 2 * size**3 / min(seconds(product) for _ in range(repeats))
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -22,6 +22,7 @@ def transformers_llama(shape: LlamaConfig) -> Any:
         num_attention_heads=shape.n_heads,
         num_key_value_heads=shape.n_kv_heads,
         rope_theta=shape.rope_theta,
+        tie_word_embeddings=shape.tie_embeddings,
         attn_implementation="sdpa",
     )
     return transformers.LlamaForCausalLM(config)

@@ -96,7 +96,7 @@ def for_objective(name: str, llama: Llama):
         return llama
     model = RewardModel(llama).train()
     with torch.no_grad():
-        model.score.weight.copy_(torch.linspace(-1, 1, SHAPE.dim)[None])
+        model.score.weight.copy_(torch.linspace(-0.1, 0.1, SHAPE.dim)[None])
     return model
 
 

@@ -63,7 +63,7 @@ def test_bfloat16_learns_along_the_curve_of_float32_on_the_cpu(tmp_path, name, k
         task, source = objective(name, tmp_path, how)
         model = for_objective(name, tiny(kind)).to(device)
         curves.append(train(model, task, source, how, tmp_path / str(device)).losses)
-    assert curves[1] == pytest.approx(curves[0], rel=0.03, abs=0.02)
+    assert curves[1] == pytest.approx(curves[0], rel=0.05, abs=0.05)
     assert curves[1][-1] < curves[1][0]
 
 
