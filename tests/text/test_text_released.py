@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from herd.errors import FormatError
-from herd.text import Message, Tokenizer, encode_dialogue, encode_prompt
+from herd.text import Message, StreamDecoder, Tokenizer, encode_dialogue, encode_prompt
 from herd.text.specials import SPECIAL_TOKENS
 from herd.text.tokenizer import LLAMA3_PATTERN
 
@@ -130,6 +130,26 @@ def test_tiktoken_on_twenty_megabytes_in_eight_languages_and_code(llama3, refere
                         n_bytes += len(text.encode())
                         assert llama3.encode(text) == reference.encode_ordinary(text), line[:100]
     assert n_bytes > 19_500_000
+
+
+def test_streams_of_eight_languages_come_in_whole_characters(llama3):
+    split = 0
+    for folder in sorted((DATA / "corpora").iterdir()):
+        room = 1_000_000
+        for path in sorted(folder.glob("*.jsonl.gz"), key=lambda path: path.stat().st_size):
+            with gzip.open(path, "rt") as lines:
+                for line in lines:
+                    text = json.loads(line)["text"][:room]
+                    room -= len(text)
+                    decoder = StreamDecoder(llama3)
+                    pieces = [decoder.push(token) for token in llama3.encode(text)]
+                    assert decoder.flush() == ""
+                    assert "".join(pieces) == text
+                    assert "\ufffd" in text or not any("\ufffd" in piece for piece in pieces)
+                    split += pieces.count("")
+                    if not room:
+                        break
+    assert split > 100_000  # tokens that end within a character
 
 
 def test_tiktoken_on_every_kind_of_character(llama3, reference):

@@ -1,5 +1,7 @@
 """The template in a model folder, rendered by transformers, is byte for byte what our code writes."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,10 +86,33 @@ def test_text_in_parts_is_text(theirs):
     ) == theirs.apply_chat_template([{"role": "user", "content": "a b"}], tokenize=False)
 
 
+@settings(deadline=None)
+@given(st.dictionaries(text, values, max_size=3) | st.lists(values, max_size=3) | st.integers() | st.booleans())
+def test_results_of_tools_that_are_no_text_are_written_as_json(theirs, tokenizer, result):
+    raw = [{"role": "user", "content": "?"}, {"role": "tool", "content": result}]
+    talk = [message_from_dict(message) for message in raw]
+    assert json.loads(talk[1].content) == result
+    assert theirs.apply_chat_template(raw, tokenize=False) == tokenizer.decode(encode_dialogue(tokenizer, talk).ids)
+
+
+def test_flat_calls_are_calls(theirs):
+    call = {"name": "add", "arguments": {"a": 1}}
+    flat, nested = ([{"role": "assistant", "tool_calls": [one]}] for one in (call, {"function": call}))
+    assert theirs.apply_chat_template(flat, tokenize=False) == theirs.apply_chat_template(nested, tokenize=False)
+
+
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        ({"role": "user", "content": [{"type": "image"}]}, "part of type"),
+        ({"role": "user", "content": [{"type": "image"}]}, "Content is text"),
+        ({"role": "user", "content": [7]}, "Content is text"),
+        ({"role": "user", "content": 0}, "Content is text"),
+        ({"role": "user", "content": {}}, "Content is text"),
+        (
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": '{"a":1}'}}]},
+            "parse them first",
+        ),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}, "parse them first"),
         ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}, "form": "xml"}]}, "form"),
     ],
 )

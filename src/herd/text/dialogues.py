@@ -70,7 +70,8 @@ def message_from_dict(raw: Any, where: str = "") -> Message:
     if not isinstance(role, str) or ALIASES.get(role, role) not in ROLES:
         raise FormatError(f"unknown role {role!r}", where=_join(where, "role"), mend=f"use one of {', '.join(ROLES)}")
     calls = _calls(raw.get("tool_calls"), _join(where, "tool_calls"))
-    content = _content(raw.get("content"), bool(calls), _join(where, "content"))
+    result = ALIASES.get(role, role) == "ipython"
+    content = _content(raw.get("content"), bool(calls), result, _join(where, "content"))
     try:
         return Message(role, content, calls)
     except HerdError as error:
@@ -93,12 +94,15 @@ def _join(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
 
 
-def _content(value: Any, has_calls: bool, where: str) -> str:
-    """Text as a string, as a list of text parts, or null beside a tool call."""
+def _content(value: Any, has_calls: bool, result: bool, where: str) -> str:
+    """Text as a string, as a list of text parts, or null beside a tool call. A tool's result may be any JSON."""
     if value is None and has_calls:
         return ""
-    if isinstance(value, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in value):
-        value = "".join(str(part.get("text", "")) for part in value)
+    parts = isinstance(value, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in value)
+    if parts and (value or not result):
+        return "".join(str(part.get("text", "")) for part in value)
+    if result and isinstance(value, dict | list | int | float):
+        return json.dumps(value, ensure_ascii=False)
     if not isinstance(value, str):
         raise FormatError("'content' is not text", where=where, mend="give a string; images are not supported")
     return value

@@ -2,7 +2,8 @@
 
 It writes what `herd.text.tools.prepare` and `herd.text.chat.encode_prompt` write, but as text: in those programs a user
 who types `<|eot_id|>` makes a special token. Arguments of `apply_chat_template` are those of `prepare`. A call's form
-is the key "form" beside "function" (see `ToolCall`). Content is trimmed on both sides, as there.
+is the key "form" beside "function" (see `ToolCall`). Content is trimmed on both sides, as there. A tool's result that
+is no text is written as JSON, as Hugging Face's templates do.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ from herd.text.tools import ENVIRONMENT, FUNCTION_WORDS, JSON_WORDS
 
 # Refused rather than dropped: several calls in one message, roles and forms that the model never saw, images.
 _TEMPLATE = """\
-{%- macro text_of(content) %}
-    {%- if content is string or not content %}
-        {{- content or '' }}
+{%- macro text_of(content, role) %}
+    {%- if content is string %}
+        {{- content }}
+    {%- elif content is not defined or content is none %}
     {%- else %}
-        {%- for part in content %}
-            {%- if part.type != 'text' %}
-                {{- raise_exception('Content is text; there is a part of type ' + part.type) }}
-            {%- endif %}
-            {{- part.text }}
-        {%- endfor %}
+        {%- set listed = content is iterable and content is not mapping %}
+        {%- set parts = content | selectattr('type', 'equalto', 'text') | list if listed else [] %}
+        {%- if listed and parts | length == content | length and (parts or role != 'ipython') %}
+            {{- parts | map(attribute='text') | join }}
+        {%- elif role == 'ipython' %}
+            {{- content | tojson }}
+        {%- else %}
+            {{- raise_exception('Content is text; that of a message of the ' + role + ' is not') }}
+        {%- endif %}
     {%- endif %}
 {%- endmacro %}
 {{- bos_token }}
@@ -76,7 +81,7 @@ _TEMPLATE = """\
         {{- raise_exception('Unknown role: ' + role) }}
     {%- endif %}
     {{- '<|start_header_id|>' + role + '<|end_header_id|>\\n\\n' }}
-    {%- set content = text_of(message.content) | trim %}
+    {%- set content = text_of(message.content, role) | trim %}
     {%- if loop.first and role == 'system' and ns.head %}
         {%- set content = ns.head + '\\n\\n' + content %}
     {%- endif %}
@@ -86,9 +91,12 @@ _TEMPLATE = """\
         {%- if message.tool_calls | length > 1 %}
             {{- raise_exception('Llama 3.1 writes one tool call per message.') }}
         {%- endif %}
-        {%- set call = message.tool_calls[0].function %}
+        {%- set call = message.tool_calls[0].function or message.tool_calls[0] %}
+        {%- if call.arguments is not mapping %}
+            {{- raise_exception('The arguments of a tool call are an object, not text: parse them first') }}
+        {%- endif %}
         {%- set form = message.tool_calls[0].form or 'json' %}
-        {%- set given = call.arguments | list if call.arguments is mapping else [] %}
+        {%- set given = call.arguments | list %}
         {%- if form not in FORMS %}
             {{- raise_exception('Unknown form of a tool call: ' + form) }}
         {%- endif %}
@@ -98,7 +106,7 @@ _TEMPLATE = """\
             {{- '<|python_tag|>' + call.arguments.code + '<|eom_id|>' }}
         {%- else %}
             {{- '<|python_tag|>' if form == 'json' else '\\n\\n' if content }}
-            {%- set arguments = call.arguments if call.arguments is string else call.arguments | tojson %}
+            {%- set arguments = call.arguments | tojson %}
             {%- if form == 'function' %}
                 {{- '<function=' + call.name + '>' + arguments + '</function>' }}
             {%- else %}
