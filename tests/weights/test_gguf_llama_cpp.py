@@ -115,3 +115,12 @@ def test_a_file_that_llama_cpp_refuses_is_an_error(tmp_path, library):
     (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(60))
     with pytest.raises(RuntimeError, match=r"llama\.cpp failed"):
         llama_cpp.logits(library, tmp_path / "bad.gguf", [1])
+
+
+def test_words_of_llama_cpp_that_are_not_utf8(tmp_path, monkeypatch):
+    """Its log cuts the spelling of a token in the middle of a letter."""
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\ncat > /dev/null; printf '\\304' >&2; echo '{\"ids\": [7]}'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(program))
+    assert llama_cpp.tokenize(Path("library"), "model", "text") == [7]

@@ -124,6 +124,22 @@ def test_transformers_reads_them_alike(folder, tmp_path, case):
     assert close(logits_of(tmp_path / "again"), logits_of_transformers(tmp_path / "again"), 1e-4)
 
 
+def test_every_layer_computes_what_transformers_computes(folder):
+    """On equal inputs. Over a whole model a rounding of the inputs in fp32 moves some activations to the next e4m3."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("compressed_tensors", reason="reading FP8 in transformers needs compressed-tensors")
+    quantise(folder, scheme(), by_row=True)
+    ours, generator = load_model(folder), torch.Generator().manual_seed(0)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    layers = {name: module for name, module in ours.named_modules() if isinstance(module, Fp8Linear)}
+    assert len(layers) == 7 * CONFIG.n_layers
+    with torch.no_grad():
+        theirs(TOKENS)  # it unpacks its weights at the first call
+        for name, layer in layers.items():
+            x = torch.randn(1, 50, layer.in_features, generator=generator)
+            assert close(layer(x), theirs.get_submodule(name)(x), 1e-6), name
+
+
 def test_scales_of_a_cache_are_passed_over_and_said(folder):
     cache = {f"model.layers.{i}.self_attn.{c}_scale": torch.ones(1) for i in range(3) for c in "kv"}
     quantise(folder, scheme(kv_cache_scheme={**E4M3, "strategy": "tensor"}), by_row=True, also=cache)

@@ -31,7 +31,9 @@ def _convert(source: Path, target: Path, to: str, options: WriteOptions) -> int:
 
     with Line(sys.stderr) as line:
         made = convert(source, target, to=to, options=options, progress=line)
-    print(f"{target}: {len(made.tensors)} tensors, {made.n_bytes:,} bytes, format {to}")
+    files = [target] if target.is_file() else [file for file in target.iterdir() if file.is_file()]
+    size = sum(file.stat().st_size for file in files)  # not of the tensors: those of a quantised file are wider
+    print(f"{target}: {len(made.tensors)} tensors, {size:,} bytes on disk, format {to}")
     return 0
 
 

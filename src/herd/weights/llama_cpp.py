@@ -69,7 +69,8 @@ def _child(library: Path, model: Path | str, request: dict[str, Any]) -> Any:
         [sys.executable, "-P", __file__, str(library), str(model)],  # -P: nothing beside this file is importable
         input=json.dumps(request),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",  # its log cuts a token's spelling anywhere
         check=False,
     )
     if done.returncode != 0:
