@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from hub_fixtures import SECRET
 from hub_server import LARGE, Server
 
 from herd.cli import main
-from herd.errors import ArtifactError, HubError, InputError
+from herd.errors import HubError, InputError
 from herd.files import read_json
 from herd.hub import download
 from herd.hub.client import Hub, is_repo_name
@@ -124,6 +123,16 @@ def test_a_hub_that_sends_its_own_files_elsewhere_gives_no_token_away(
     assert not any("authorization" in one.headers for one in far)
 
 
+def test_an_old_address_that_the_hub_itself_leads_to_is_asked_for_again(
+    server: Server, friend: Hub, model: dict[str, bytes], tmp_path: Path
+) -> None:
+    server.add("org/tiny", model)
+    server.strays = True
+    server.fail["/store/"] = 403
+    with pytest.raises(HubError, match="store of large files answers with status 403"):
+        pull(friend, "org/tiny", tmp_path / "out")
+
+
 @pytest.mark.parametrize("revision", ["refs/pr/1", "feature/x", "v1.0"])
 def test_revisions_of_every_kind(
     server: Server, hub: Hub, model: dict[str, bytes], tmp_path: Path, revision: str
@@ -195,86 +204,6 @@ def test_killed_at_random_and_started_again(server: Server, hub: Hub, tmp_path: 
     pull(hub, "org/large", tmp_path / "out")
     assert all((tmp_path / "out" / name).read_bytes() == data for name, data in files.items())
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_what_a_user_put_into_the_folder_is_not_lost(
-    server: Server, hub: Hub, model: dict[str, bytes], tmp_path: Path
-) -> None:
-    repo = server.add("org/tiny", model)
-    out = tmp_path / "out"
-    pull(hub, "org/tiny", out)
-    (out / "notes").mkdir()
-    assert pull(hub, "org/tiny", out).found
-    repo.commit(model | {"README.md": b"# new"})
-    server.requests.clear()
-    with pytest.raises(ArtifactError, match="did not bring: notes"):
-        pull(hub, "org/tiny", out)
-    assert server.asked("/resolve/", "HEAD") == []
-    shutil.rmtree(out / "notes")
-    assert not pull(hub, "org/tiny", out).found
-    (out / "mine.txt").write_text("years")
-    (out / "config.json").write_text("{}")  # damaged: the folder would be replaced
-    with pytest.raises(ArtifactError, match=r"did not bring: mine.txt"):
-        pull(hub, "org/tiny", out)
-    assert (out / "mine.txt").read_text() == "years"
-
-
-def test_a_link_to_another_disk_is_followed(server: Server, hub: Hub, model: dict[str, bytes], tmp_path: Path) -> None:
-    server.add("org/tiny", model)
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "out").symlink_to(tmp_path / "disk" / "model")
-    pulled = pull(hub, "org/tiny", tmp_path / "out")
-    assert pulled.folder == tmp_path / "out"
-    assert (tmp_path / "out").is_symlink()
-    assert (tmp_path / "disk" / "model" / "config.json").is_file()
-
-
-def test_a_disk_without_links(
-    server: Server, hub: Hub, model: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    repo = server.add("org/tiny", model)
-    pull(hub, "org/tiny", tmp_path / "out")
-    repo.commit(model | {"README.md": b"# new"})
-
-    def refused(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr("os.link", refused)
-    server.requests.clear()
-    pull(hub, "org/tiny", tmp_path / "out")
-    assert server.asked("/store/") == []
-
-
-def test_offline_a_folder_that_is_whole_needs_no_hub(
-    server: Server, hub: Hub, model: dict[str, bytes], tmp_path: Path
-) -> None:
-    server.add("org/tiny", model)
-    out, cache = tmp_path / "out", tmp_path / "cache"
-    first = pull(hub, "org/tiny", out)
-    offline = Hub(server.url, offline=True, token="", cache=cache)
-    again = pull(offline, "org/tiny", out)
-    assert (again.found, again.commit, again.licence, again.bytes) == (True, first.commit, "llama3.1", first.bytes)
-    for wish in ({"revision": "v2"}, {"layout": "gguf"}):
-        with pytest.raises(HubError, match="not in the cache"):
-            pull(offline, "org/tiny", out, **wish)
-    shard = next(out.glob("*.safetensors"))
-    shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(HubError, match="not in the cache"):
-        pull(offline, "org/tiny", out)
-
-
-def test_offline_a_cache_that_lacks_a_shard_says_so(server: Server, model: dict[str, bytes], tmp_path: Path) -> None:
-    import huggingface_hub
-
-    server.add("org/tiny", model)
-    cache = tmp_path / "cache"
-    patterns = ["*.json", "model-00001*"]
-    huggingface_hub.snapshot_download(
-        "org/tiny", cache_dir=cache, endpoint=server.url, token=False, allow_patterns=patterns
-    )
-    offline = Hub(server.url, offline=True, token="", cache=cache)
-    with pytest.raises(HubError, match=r"offline.*the cache of this machine lacks model-00002"):
-        pull(offline, "org/tiny", tmp_path / "out")
 
 
 def test_a_broken_herd_json_of_theirs_is_left_out_and_said(

@@ -182,6 +182,7 @@ def _request(hub: Hub, listing: Listing, file: RemoteFile, handle: _Counted) -> 
                 raise _damaged(hub, listing, file, f"more than the promised {file.size:,} bytes came") from None
             except (library.errors.HTTPError, OSError) as error:
                 barren = 0 if handle.tell() > start else barren + 1
+                ours = _answered(error, place) in (_origin(address), _origin(ENDPOINT))
                 if barren == _TRIES or not _may_pass(error, ours):
                     raise error if ours else _refused(hub, listing, file, error) from None
                 time.sleep(_WAIT * 2 ** max(0, barren - 1))
@@ -207,6 +208,12 @@ def _refused(hub: Hub, listing: Listing, file: RemoteFile, error: Exception) -> 
         where=hub.page(listing.repo, listing.kind),
         mend="wait a little, then run the same command again: it goes on where it stopped",
     )
+
+
+def _answered(error: Any, asked: str) -> tuple[str, str | None, int | None]:
+    """The origin that an error came from: the hub may have sent the request on elsewhere."""
+    response = getattr(error, "response", None)
+    return _origin(asked if response is None else str(response.url))
 
 
 def _stream(hub: Hub, place: str, token: str, handle: Any, start: int, size: int) -> None:
