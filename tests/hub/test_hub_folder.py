@@ -1,4 +1,4 @@
-"""What stands where a pull goes: nothing of a user's is lost, links are followed, and offline a whole folder is enough."""
+"""What stands where a pull goes: nothing is lost, links are followed, and offline a whole folder is enough."""
 
 from __future__ import annotations
 

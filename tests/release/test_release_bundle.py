@@ -91,6 +91,13 @@ def test_energy_of_what_it_was_made_from_is_told_apart(tmp_path: Path) -> None:
     assert header_of(card)["base_model"] == "meta-llama/Llama-3.1-8B"
 
 
+def test_the_time_of_a_stage_and_of_the_model_in_it_counts_once(tmp_path: Path) -> None:
+    inside = tiny(tmp_path / "adopt-sft-0" / "model", herd={"seconds": 3500.0})
+    write_json(inside.parent / "herd.json", {"stage": "adopt-sft", "seconds": 3600.0, "inputs": {}})
+    card = make_bundle(inside, "me/nano", Options(licence="mit", llama="none")).card
+    assert "100 Wh, from 1.0 hours" in card
+
+
 def test_fp8_is_told(model: Path, tmp_path: Path) -> None:
     network = load_model(model)
     quantize_model(network)

@@ -48,7 +48,9 @@ def energy_of(lineage: Lineage, *, kwh: float = 0.0, watts: float = 0.0, grams: 
     """`kwh` is a measurement, `watts` the power to estimate with; 0 is not stated. Each stage counts once."""
     if not all(0 <= one < math.inf for one in (kwh, watts, grams)):
         raise SettingError("energy, power and CO2 are 0 or more", where="energy")
-    seconds = sum(_seconds(step.made.get("seconds")) for step in lineage.steps)
+    stages = {step.folder for step in lineage.steps if step.made.get("stage")}
+    counted = [step for step in lineage.steps if step.folder.parent not in stages]  # a stage's own model has its time
+    seconds = sum(_seconds(step.made.get("seconds")) for step in counted)
     if kwh:
         return Energy(kwh, True, seconds, watts, False, grams)
     used = watts or ASSUMED_WATTS
