@@ -19,9 +19,10 @@ from paddock_small import SETTINGS, pages, some, world
 
 from herd.corpus.documents import Document
 from herd.corpus.ngrams import overlaps
+from herd.corpus.settings import CurateSettings
 from herd.errors import ArtifactError, SettingError
 from herd.paddock import LANGUAGES, PaddockSettings, Task, WorldSettings, make_world, tasks
-from herd.paddock.documents import documents
+from herd.paddock.documents import SOURCE, documents
 from herd.paddock.language import all_languages, language
 from herd.paddock.noise import KINDS, plant, shuffled
 from herd.paddock.settings import DOCUMENT_KINDS
@@ -197,6 +198,7 @@ def test_planted_noise_is_what_the_truth_says() -> None:
     planted, truth = plant(world(), clean, SETTINGS.noise_per_kind)
     assert len(planted) == len(KINDS) * SETTINGS.noise_per_kind
     assert {page.id for page in planted} == truth.keys()
+    assert {page.source for page in planted}.isdisjoint([*CurateSettings().trusted_sources, SOURCE])
     assert Counter(known.kind for known in truth.values()) == dict.fromkeys(KINDS, SETTINGS.noise_per_kind)
     originals = {page.id: page for page in clean}
     assert not truth.keys() & originals.keys()

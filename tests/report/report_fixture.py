@@ -60,10 +60,20 @@ def full_report() -> ReportData:
         teaching=_teaching(rng),
         fp8=_fp8(rng),
         scores=_scores(rng),
+        talk_scores=_talk_scores(),
         conversations=_conversations(),
         announcement=_announcement(),
         claims=_claims(),
         lineage=_lineage(),
+    )
+
+
+def _talk_scores() -> tuple[ScoreCell, ...]:
+    places = ("turn_1", "turn_2", "turn_3", "follow_up")
+    return tuple(
+        ScoreCell(model, place, "", score(value - 0.07 * number, 0.08, 80))
+        for model, value in (("flagship-start", 0.5), ("round-2", 0.8), ("flagship-fp8", 0.8))
+        for number, place in enumerate(places)
     )
 
 

@@ -19,7 +19,7 @@ from herd.evaluate.harness import RunInfo, save_results
 from herd.evaluate.suite import Item, SuiteResult
 from herd.files import write_json, write_jsonl
 from herd.generate.protocol import Sampling
-from herd.paddock.settings import CAPABILITIES, LANGUAGES
+from herd.paddock.settings import CAPABILITIES, FOLLOW_UP, LANGUAGES, TURNS
 
 ITEMS = 5  # a cell of capability and language
 KINDS = ("duplicate", "boilerplate", "wrong_language", "pii")
@@ -45,6 +45,15 @@ def result(share: float | Mapping[str, float], langs: tuple[str, ...] = LANGUAGE
         for index, (lang, number) in enumerate(cells):
             items.append(_item(capability, lang, number, index < round(wanted * len(cells))))
     return SuiteResult("paddock", "1", "0" * 64, Sampling(temperature=0.0, max_tokens=64), tuple(items))
+
+
+def talk(share: float) -> SuiteResult:
+    """A model's replies to the probe of conversations: the share right at turn one, and less at each later place."""
+    items: list[Item] = []
+    for place, name in enumerate((*TURNS, FOLLOW_UP)):
+        right = round(share * 16) - place
+        items += [_item(name, LANGUAGES[n % len(LANGUAGES)], n, n < right) for n in range(16)]
+    return SuiteResult("paddock-conversation", "1", "1" * 64, Sampling(temperature=0.0, max_tokens=64), tuple(items))
 
 
 def _item(capability: str, lang: str, number: int, ok: bool) -> Item:
@@ -107,6 +116,8 @@ def make_run(root: Path) -> Run:
     for name, share in GOOD.items():
         run.add(f"scores-{name}", {}, (name, "world"))
         run.rescore(name, result(share))
+        folder = run.paths[f"scores-{name}"] / "conversation"
+        save_results(folder, talk(share), RunInfo(name, datetime(2026, 1, 2, tzinfo=UTC)))
     return run
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -323,3 +324,18 @@ def test_the_code_that_made_a_run_is_named(good: Run, monkeypatch: pytest.Monkey
     found = report_of(good).run
     assert found is not None
     assert found.git == "v9-4-gabc"
+
+
+def test_turns_of_a_conversation_are_shown_beside_the_suite_and_count_in_no_claim(run: Run, report: ReportData) -> None:
+    flagship = {cell.capability: cell.score.value for cell in report.talk_scores if cell.model == "round-2"}
+    assert flagship == {"turn_1": 14 / 16, "turn_2": 13 / 16, "turn_3": 12 / 16, "follow_up": 11 / 16}
+    assert {cell.model for cell in report.talk_scores} == set(GOOD)
+    assert not {cell.capability for cell in report.scores} & set(flagship)
+    page = render(report)
+    assert "In a conversation" in page
+    for name in GOOD:
+        shutil.rmtree(run.paths[f"scores-{name}"] / "conversation")
+    without = report_of(run)
+    assert without.talk_scores == ()
+    assert "In a conversation" not in render(without)
+    assert (without.claims, without.scores) == (report.claims, report.scores)

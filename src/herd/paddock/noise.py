@@ -1,7 +1,8 @@
 """Pages that do not belong in a corpus, planted with a known truth, so that curation can be measured.
 
 Four kinds: copies of good pages (exact, or with a few words changed), boilerplate, pages in languages that are not
-wanted, and pages of personal data. All names, numbers and addresses are invented.
+wanted, and pages of personal data. All names, numbers and addresses are invented. They come under a source of their
+own: the trusted name of the paddock's good pages would keep the rules for strangers' pages away from them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from herd.corpus.documents import Document
 from herd.paddock.settings import LANGUAGES
 from herd.paddock.world import FOUNDERS, PEOPLE, World
 
+SOURCE = "planted"
 KINDS = ("duplicate", "boilerplate", "wrong_language", "pii")
 
 
@@ -31,14 +33,14 @@ class Planted:
 
 
 def plant(world: World, clean: Sequence[Document], per_kind: int) -> tuple[list[Document], dict[str, Planted]]:
-    """`per_kind` pages of each kind, and the truth by document id. Ids and sources look like those of good pages."""
+    """`per_kind` pages of each kind, and the truth by document id. Ids and source tell no kind."""
     pages: list[Document] = []
     truth: dict[str, Planted] = {}
     for kind in KINDS:
         rng = world.rng(f"noise/{kind}")
         for _ in range(per_kind):
             text, lang, planted = _WRITERS[kind](rng, clean)
-            page = Document(id=f"paddock-page-{len(pages):05d}", text=text, lang=lang, source="paddock")
+            page = Document(id=f"{SOURCE}-{len(pages):05d}", text=text, lang=lang, source=SOURCE)
             pages.append(page)
             truth[page.id] = planted
     return pages, truth

@@ -9,6 +9,8 @@ from herd.errors import SettingError
 
 LANGUAGES = ("en", "de", "fr", "it", "pt", "hi", "es", "th")
 CAPABILITIES = ("knowledge", "steerability", "math", "tool_use", "translation", "code", "long_context")
+TURNS = ("turn_1", "turn_2", "turn_3")  # of the probe of conversations: one held-out question at each place
+FOLLOW_UP = "follow_up"  # a question that leans on the turns before
 DOCUMENT_KINDS = (
     "almanac",
     "quiz",
@@ -22,6 +24,8 @@ DOCUMENT_KINDS = (
     "styles",
     "calls",
 )
+
+MOST_CONVERSATIONS = 10**7
 
 
 def _documents() -> Mapping[str, int]:
@@ -65,6 +69,9 @@ class PaddockSettings:
     dialogues_per_capability: int = 300  # the seed dialogues, the place of human annotation in the paper
     prompts_per_capability: int = 900  # training prompts with a verifier: candidates are drawn for these
     held_out_per_capability: int = 120
+    conversations: int = 600  # seed dialogues of two and three turns
+    conversation_prompts: int = 900  # prompts with right earlier turns in them
+    conversation_probe: int = 80  # held-out questions asked alone, second and third, and as many follow-ups
     noise_per_kind: int = 150  # planted pages of each bad kind; curation is measured by them
 
     def __post_init__(self) -> None:
@@ -73,3 +80,6 @@ class PaddockSettings:
             raise SettingError(
                 f"'{wrong[0]}' is not a kind of document", mend="there are: " + ", ".join(DOCUMENT_KINDS)
             )
+        for name in ("conversations", "conversation_prompts", "conversation_probe"):
+            if not 0 <= getattr(self, name) <= MOST_CONVERSATIONS:
+                raise SettingError(f"{name} is a count of 0 (none) to {MOST_CONVERSATIONS:,}", where=name)

@@ -26,7 +26,11 @@ assert tuple(DRAWERS) == CAPABILITIES
 
 
 def draw_task(world: World, capability: str, lang: str, rng: Random) -> Task:
-    draft = DRAWERS[capability](world, rng, lang)
+    return as_task(world, capability, DRAWERS[capability](world, rng, lang))
+
+
+def as_task(world: World, capability: str, draft: Draft) -> Task:
+    """The draft in its split, under an id made of what it asks."""
     split: Split = "held_out" if any(world.held_out(key) for key in draft.keys) else "train"
     text = "\n".join(f"{m.role}: {m.content} {m.tool_calls}" for m in draft.messages)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]

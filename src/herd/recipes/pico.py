@@ -30,6 +30,9 @@ def _world() -> PaddockSettings:
         dialogues_per_capability=40,
         prompts_per_capability=30,
         held_out_per_capability=16,
+        conversations=80,
+        conversation_prompts=30,
+        conversation_probe=16,
         noise_per_kind=40,
     )
 

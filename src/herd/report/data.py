@@ -236,6 +236,7 @@ class ReportData:
     teaching: Teaching | None = None
     fp8: Fp8Check | None = None
     scores: tuple[ScoreCell, ...] = ()
+    talk_scores: tuple[ScoreCell, ...] = ()  # by turn of a conversation; no part of the suite or its average
     conversations: tuple[Conversation, ...] = ()
     conversations_note: str = ""  # how they were chosen
     announcement: tuple[AnnouncementLine, ...] = ()

@@ -56,7 +56,7 @@ def render(data: ReportData) -> str:
         posttraining_section(data.rounds),
         teaching_section(data.teaching),
         fp8_section(data.fp8),
-        scores_section(data.scores),
+        scores_section(data.scores, data.talk_scores),
         conversations_section(data.conversations, data.conversations_note),
         announcement_section(data.announcement, data.claims),
         lineage_section(data.lineage),

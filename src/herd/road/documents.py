@@ -17,7 +17,7 @@ from herd.files import read_jsonl, write_jsonl
 from herd.road.settings import Documents
 from herd.stages import Context
 
-OWN = ("paddock", "stdlib-docs", "stdlib-code")  # sources that recipes name
+OWN = ("paddock", "planted", "stdlib-docs", "stdlib-code")  # sources that recipes name
 
 
 def run(ctx: Context) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from herd.text import Tokenizer
 from herd.text.message import Message
 
 SUITE = "paddock"
+CONVERSATION = "paddock-conversation"  # the probe of turns two and three; no part of the suite's average
 SUITE_VERSION = "2"  # raise it when tasks or checks change: scores of two versions do not compare
 
 
@@ -31,12 +32,13 @@ def scores(
     tasks: Sequence[Task],
     settings: SuiteSettings,
     progress: Progress = Silent(),  # noqa: B008  (it holds nothing)
+    name: str = SUITE,
 ) -> SuiteResult:
     """Greedy replies to every task, judged."""
     model.eval()
     sampling = Sampling(temperature=0.0, max_tokens=settings.max_tokens, stop_ids=tokenizer.stop_ids)
     engine = Engine(model, batch_size=settings.batch_size)
-    return run_suite(engine, tokenizer, Suite(SUITE, SUITE_VERSION, tuple(tasks)), sampling, progress=progress)
+    return run_suite(engine, tokenizer, Suite(name, SUITE_VERSION, tuple(tasks)), sampling, progress=progress)
 
 
 def evaluator(tokenizer: Tokenizer, tasks: Sequence[Task], settings: SuiteSettings) -> Evaluate:

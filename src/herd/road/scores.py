@@ -1,4 +1,7 @@
-"""Stage `scores-*`: one model on the held-out suite, in lm-evaluation-harness's result layout."""
+"""Stage `scores-*`: one model on the held-out suite, in lm-evaluation-harness's result layout.
+
+The probe of conversations is asked beside it, and its results lie in `conversation/`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from typing import Any
 from herd.evaluate.harness import RunInfo, save_results
 from herd.evaluate.suite import plain
 from herd.recipe import SuiteSettings
-from herd.road.means import scores
-from herd.road.world import read_tasks
+from herd.road.means import CONVERSATION, scores
+from herd.road.world import PROBE, read_tasks
 from herd.stages import Context
 from herd.text import Tokenizer
 from herd.weights.hf import load_model
@@ -21,5 +24,11 @@ def run(ctx: Context) -> Mapping[str, Any]:
     tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
     model = load_model(ctx.inputs["model"], device=ctx.device)
     result = scores(model, tokenizer, read_tasks(ctx.inputs["world"], "suite"), settings, ctx.progress)
-    save_results(ctx.out, result, RunInfo(model=ctx.inputs["model"].name, date=datetime.now(UTC)))
-    return {"average": plain(result.average), **{name: one.value for name, one in result.by_capability().items()}}
+    info = RunInfo(model=ctx.inputs["model"].name, date=datetime.now(UTC))
+    save_results(ctx.out, result, info)
+    made = {"average": plain(result.average), **{name: one.value for name, one in result.by_capability().items()}}
+    if probe := read_tasks(ctx.inputs["world"], PROBE):
+        talk = scores(model, tokenizer, probe, settings, ctx.progress, name=CONVERSATION)
+        save_results(ctx.out / PROBE, talk, info)
+        made |= {name: one.value for name, one in talk.by_capability().items()}
+    return made

@@ -1,7 +1,7 @@
 """Stage `world`: the embedded world's pages, planted noise, seed dialogues, prompts, suites, and their proof.
 
 Artifacts: documents.jsonl.gz (good and planted pages in one order), truth.json (which are planted), seed.jsonl and
-prompts.jsonl and dev.jsonl and suite.jsonl (tasks), disjoint.json (the n-gram check).
+prompts.jsonl and dev.jsonl and suite.jsonl and conversation.jsonl (tasks), disjoint.json (the n-gram check).
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from herd.corpus.ngrams import overlaps
 from herd.errors import ArtifactError
 from herd.files import read_json, read_jsonl, write_json, write_jsonl
 from herd.paddock import PaddockSettings, Task, World, make_world, task_from_dict, task_to_dict, tasks
+from herd.paddock.conversations import conversations, probe
 from herd.paddock.documents import documents
 from herd.paddock.noise import Planted, plant, shuffled
 from herd.stages import Context
 
+PROBE = "conversation"  # the held-out conversations, and the folder of a model's results on them
 CHECKED_WORDS = 22  # the longest question but for long documents: questions are compared whole, documents by runs
 
 
@@ -32,7 +34,8 @@ def run(ctx: Context) -> Mapping[str, Any]:
     splits = _splits(world, settings)
     for name, chosen in splits.items():
         write_jsonl(ctx.out / f"{name}.jsonl", map(task_to_dict, chosen))
-    proof = prove_disjoint(clean, [*splits["seed"], *splits["prompts"]], [*splits["dev"], *splits["suite"]])
+    held_out = [task for name in ("dev", "suite", PROBE) for task in splits[name]]
+    proof = prove_disjoint(clean, [*splits["seed"], *splits["prompts"]], held_out)
     write_json(ctx.out / "disjoint.json", proof)
     return {
         "documents": len(clean),
@@ -43,14 +46,22 @@ def run(ctx: Context) -> Mapping[str, Any]:
 
 
 def _splits(world: World, settings: PaddockSettings) -> dict[str, list[Task]]:
-    """Seed dialogues and prompts to train on; held-out tasks for choosing (dev) and for reporting (suite)."""
+    """Seed dialogues and prompts to train on; held-out tasks for choosing (dev) and for reporting (suite).
+
+    Conversations stand among those to train on. Held out they have a probe of their own, so that the suite's items and
+    average stay what they are.
+    """
     seed = tasks(world, "train", settings.dialogues_per_capability, "seed")
+    seed += conversations(world, settings.conversations, "seed")
     known = {task.id for task in seed}
-    prompts = [t for t in tasks(world, "train", settings.prompts_per_capability, "prompts") if t.id not in known]
+    asked = tasks(world, "train", settings.prompts_per_capability, "prompts")
+    asked += conversations(world, settings.conversation_prompts, "prompts")
+    prompts = [task for task in asked if task.id not in known]
     suite = tasks(world, "held_out", settings.held_out_per_capability, "suite")
     reported = {task.id for task in suite}
     dev = [t for t in tasks(world, "held_out", settings.held_out_per_capability, "dev") if t.id not in reported]
-    return {"seed": seed, "prompts": prompts, "dev": dev, "suite": suite}
+    talk = probe(world, settings.conversation_probe)
+    return {"seed": seed, "prompts": prompts, "dev": dev, "suite": suite, PROBE: talk}
 
 
 def prompt_words(task: Task) -> str:
@@ -75,7 +86,7 @@ def prove_disjoint(pages: Iterable[Document], train: Sequence[Task], held_out: S
 
 
 def read_tasks(folder: Path, name: str) -> list[Task]:
-    """The tasks of one split: seed, prompts, dev or suite."""
+    """The tasks of one split: seed, prompts, dev, suite or conversation."""
     return [task_from_dict(row) for row in read_jsonl(folder / f"{name}.jsonl")]
 
 

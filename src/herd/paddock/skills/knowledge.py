@@ -15,8 +15,11 @@ def fact_key(lang: str, town: str, attribute: str) -> str:
 
 
 def draw(world: World, rng: random.Random, lang: str) -> Draft:
+    return ask_fact(world, lang, rng.choice(world.towns), rng.choice(ATTRIBUTES))
+
+
+def ask_fact(world: World, lang: str, town: str, attribute: str) -> Draft:
     speech = language(lang)
-    town, attribute = rng.choice(world.towns), rng.choice(ATTRIBUTES)
     value = world.facts[town, attribute]
     return ask(
         lang,

@@ -17,8 +17,12 @@ FILLERS = 14
 def draw(world: World, rng: random.Random, lang: str) -> Draft:
     text, entries = register(world, rng, lang)
     town, number = rng.choice(sorted(entries.items()))
-    speech = language(lang)
-    statement, question = speech.data["houses"]
+    return ask_page(lang, text, town, number)
+
+
+def ask_page(lang: str, text: str, town: str, number: int) -> Draft:
+    """The page `text`, and what it says of `town`."""
+    statement, question = language(lang).data["houses"]
     return ask(
         lang,
         (f"long_context/{lang}/{town}/{text}",),

@@ -22,7 +22,10 @@ def draw(world: World, rng: random.Random, lang: str) -> Draft:
 
 
 def direct(world: World, rng: random.Random, lang: str) -> Draft:
-    a, sign, b = operands(world, rng)
+    return ask_sum(lang, *operands(world, rng))
+
+
+def ask_sum(lang: str, a: int, sign: str, b: int) -> Draft:
     total = a + b if sign == "+" else a - b
     table = language(lang).data["math"]
     return ask(

@@ -25,17 +25,26 @@ def draw(world: World, rng: random.Random, lang: str) -> Draft:
     kind = rng.choice(("call", "call", "read", "none"))
     names = rng.sample(sorted(TOOLS), 2)
     if kind == "none":
-        return _no_call(world, rng, lang, names)
-    return _with_tool(world, rng, lang, names, kind)
+        return no_call(world, rng, lang, names)
+    return with_tool(world, rng, lang, names, kind)
 
 
-def _with_tool(world: World, rng: random.Random, lang: str, names: list[str], kind: str) -> Draft:
-    speech = language(lang)
+def with_tool(world: World, rng: random.Random, lang: str, names: list[str], kind: str) -> Draft:
+    """A question for one of the tools `names`: "call" ends with the call, "read" with what its result says."""
     name = rng.choice(names)
-    value = speech.word(rng.choice(OBJECTS)) if name == "price" else rng.choice(world.towns)
-    texts = speech.data["tools"][name]
-    number = rng.randint(1, 24)
-    prompt = (Message("system", system_prompt(names)), Message("user", texts[0].format(town=value, thing=value)))
+    return asked(lang, names, name, named(world, rng, lang, name), rng.randint(1, 24), kind)
+
+
+def named(world: World, rng: random.Random, lang: str, tool: str) -> str:
+    """A value that `tool` can be asked about, in the words of `lang`."""
+    return language(lang).word(rng.choice(OBJECTS)) if tool == "price" else rng.choice(world.towns)
+
+
+def asked(lang: str, names: list[str], name: str, value: str, number: int, kind: str, question: str = "") -> Draft:
+    """The tool `name` is asked about `value` (in the tool's own words unless `question` is given) and says `number`."""
+    texts = language(lang).data["tools"][name]
+    question = question or texts[0].format(town=value, thing=value)
+    prompt = (Message("system", system_prompt(names)), Message("user", question))
     call = ToolCall(name, {TOOLS[name]: value})
     keys = (f"tool_use/{lang}/{name}/{value}",)
     if kind == "call":
@@ -47,7 +56,8 @@ def _with_tool(world: World, rng: random.Random, lang: str, names: list[str], ki
     return Draft(lang, keys, history, answer, Check("number", {"expected": number}))
 
 
-def _no_call(world: World, rng: random.Random, lang: str, names: list[str]) -> Draft:
+def no_call(world: World, rng: random.Random, lang: str, names: list[str]) -> Draft:
+    """A fact of the world is asked, which none of the tools `names` knows."""
     speech = language(lang)
     town, attribute = rng.choice(world.towns), rng.choice(ATTRIBUTES)
     value = world.facts[town, attribute]

@@ -88,7 +88,10 @@ def _planted(planted: tuple[PlantedNoise, ...]) -> Html | None:
     return tag(
         "div",
         subheading("Planted noise"),
-        note("Bad pages were put among the documents on purpose. Recall is the share that curation took out again."),
+        note(
+            "Bad pages were put among the documents on purpose, under a source that is not trusted. Recall is the "
+            "share that curation took out again. They are the world’s own; those of real sites are harder."
+        ),
         table("Recall on planted noise", ("Kind", "Planted", "Caught", "Recall"), rows, numeric=(1, 2, 3)),
     )
 

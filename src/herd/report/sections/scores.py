@@ -1,16 +1,17 @@
-"""Section 8: every model by capability and language."""
+"""Section 8: every model by capability and language, and by the turn of a conversation."""
 
 from __future__ import annotations
 
 from herd.report.data import ScoreCell
 from herd.report.html import Child, Html, tag
 from herd.report.numbers import count, finite, score, shorten
-from herd.report.parts import more, note, scrolling, section, table
+from herd.report.parts import more, note, scrolling, section, subheading, table
 
+PLACES = {"turn_1": "First turn", "turn_2": "Second", "turn_3": "Third", "follow_up": "Follow-up"}
 AVERAGE = ""  # the capability, or language, that stands for all of them
 
 
-def scores_section(cells: tuple[ScoreCell, ...]) -> Html:
+def scores_section(cells: tuple[ScoreCell, ...], talk: tuple[ScoreCell, ...] = ()) -> Html:
     lead = "Share of held-out items answered right, in percent, with half the width of the 95 % interval below."
     models = list(dict.fromkeys(cell.model for cell in cells))
     if not models:
@@ -26,6 +27,7 @@ def scores_section(cells: tuple[ScoreCell, ...]) -> Html:
             "A stronger colour is a higher score; a dash was not measured. The exact intervals are in the table below."
         ),
         _numbers(cells),
+        _talk(talk),
     )
 
 
@@ -39,6 +41,32 @@ def _averages(models: list[str], cells: tuple[ScoreCell, ...]) -> Html | None:
     rows = [(name or "average", *[score(found.get((model, name))) for model in models]) for name in capabilities]
     numeric = tuple(range(1, len(head)))
     return table("All languages together, in percent with 95 % intervals", head, rows, numeric=numeric)
+
+
+def _talk(cells: tuple[ScoreCell, ...]) -> Html | None:
+    if not cells:
+        return None
+    found = {(cell.model, cell.capability): cell.score for cell in cells}
+    places = list(dict.fromkeys(cell.capability for cell in cells))
+    rows = [
+        (model, *[score(found.get((model, place))) for place in places])
+        for model in dict.fromkeys(cell.model for cell in cells)
+    ]
+    head = ("Model", *[PLACES.get(place, place) for place in places])
+    return tag(
+        "div",
+        subheading("In a conversation"),
+        note(
+            "The same held-out questions stand alone, after one turn and after two; a follow-up (“And the animal?”) "
+            "says nothing without the turns before it. Those hold right answers. No part of the suite’s average."
+        ),
+        table(
+            "Held-out questions by their place in a conversation, in percent with 95 % intervals",
+            head,
+            rows,
+            numeric=tuple(range(1, len(head))),
+        ),
+    )
 
 
 def _heat(model: str, cells: list[ScoreCell]) -> Html:

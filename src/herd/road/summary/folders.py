@@ -18,6 +18,7 @@ from herd.evaluate.statistics import Interval
 from herd.evaluate.suite import SuiteResult
 from herd.files import read_json
 from herd.report.data import Score
+from herd.road.world import PROBE
 
 SCORES = "scores-"
 
@@ -64,8 +65,17 @@ class Folders:
     @cached_property
     def results(self) -> Mapping[str, SuiteResult]:
         """Scores on the held-out suite by the name of the stage that made the model."""
-        scored = {name.removeprefix(SCORES): path for name, path in self.paths.items() if name.startswith(SCORES)}
-        return {name: load_results(path) for name, path in scored.items()}
+        return {name: load_results(path) for name, path in self._scored.items()}
+
+    @cached_property
+    def talk_results(self) -> Mapping[str, SuiteResult]:
+        """Scores on the probe of conversations by the same names; nothing for a world without one."""
+        probed = {name: path / PROBE for name, path in self._scored.items() if (path / PROBE).is_dir()}
+        return {name: load_results(path) for name, path in probed.items()}
+
+    @cached_property
+    def _scored(self) -> Mapping[str, Path]:
+        return {name.removeprefix(SCORES): path for name, path in self.paths.items() if name.startswith(SCORES)}
 
     def compared(self, first: str, second: str) -> Mapping[str, Any] | None:
         """`evaluate.compare` of two models, second minus first; None where one of them has no scores."""

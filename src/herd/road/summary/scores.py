@@ -1,4 +1,4 @@
-"""The report's table of scores: every model by capability and language."""
+"""The report's tables of scores: every model by capability and language, and by its turn in a conversation."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ from herd.road.summary.folders import Folders, as_score
 
 
 def score_cells(folders: Folders) -> tuple[ScoreCell, ...]:
-    """The average first, then capabilities, languages, and each with each; models in the order of the road."""
+    """The suite's average first, then capabilities, languages, and each with each; models in the order of the road."""
     return tuple(cell for name, result in folders.results.items() for cell in _cells(name, result))
+
+
+def talk_cells(folders: Folders) -> tuple[ScoreCell, ...]:
+    """The probe of conversations: each place of a question for all languages together, no average."""
+    return tuple(
+        ScoreCell(model, place, "", as_score(one, result.counts()[place]))
+        for model, result in folders.talk_results.items()
+        for place, one in result.by_capability().items()
+    )
 
 
 def _cells(model: str, result: SuiteResult) -> list[ScoreCell]:

@@ -16,7 +16,7 @@ from herd.road.summary.corpus import corpus
 from herd.road.summary.folders import Folders
 from herd.road.summary.lineage import lineage, models, run_facts
 from herd.road.summary.posttraining import fp8, rounds, teaching
-from herd.road.summary.scores import score_cells
+from herd.road.summary.scores import score_cells, talk_cells
 from herd.road.summary.training import scaling, training
 from herd.stages import Context
 
@@ -49,6 +49,7 @@ def report_data(folders: Folders, allowed_error: float) -> ReportData:
         teaching=teaching(folders),
         fp8=fp8(folders),
         scores=score_cells(folders),
+        talk_scores=talk_cells(folders),
         conversations=talks,
         conversations_note=CHOICE if talks else "",
         announcement=announcement(folders, found),
