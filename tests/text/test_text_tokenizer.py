@@ -157,6 +157,8 @@ def _without(name):
         (lambda d: d.pop("model"), "byte-pair"),
         (lambda d: d["model"].pop("merges"), "no merges"),
         (lambda d: d.update(added_tokens=[7]), "added tokens"),
+        (lambda d: d["added_tokens"][20].update(content=[5]), "no spelling"),
+        (lambda d: d["added_tokens"][20].update(content=""), "no spelling"),
         (lambda d: d["model"]["vocab"].pop("A"), "byte-level"),
         (lambda d: d["model"]["vocab"].update({"▁a": 0}), "byte-level"),
         (lambda d: d["model"]["vocab"].update({"A": 0}), "share an id"),
@@ -172,6 +174,15 @@ def test_malformed_tokenizers_are_refused(tokenizer, tmp_path, change, message):
     path.write_text(json.dumps(description))
     with pytest.raises(FormatError, match=message):
         Tokenizer.load(tmp_path)
+
+
+def test_no_merge_is_left_to_chance(tokenizer, texts, tmp_path):
+    tokenizer.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    description = json.loads(path.read_text())
+    description["model"]["dropout"] = 0.5
+    path.write_text(json.dumps(description))
+    assert Tokenizer.load(tmp_path).encode_batch(texts) == tokenizer.encode_batch(texts)
 
 
 def test_text_that_is_not_utf8_is_refused(tokenizer):

@@ -32,7 +32,7 @@ def text_encoder(description: Mapping[str, Any]) -> TextEncoder:
     The libraries raise ValueError or a bare Exception for a description that they cannot read.
     """
     names = {token["content"] for token in description["added_tokens"]}
-    model = dict(description["model"])
+    model = {**description["model"], "dropout": None}  # merges left out by chance are for training alone
     # A special token that stands in the vocabulary too could be merged together out of text that spells it.
     model["merges"] = [merge for merge in model["merges"] if _product(merge) not in names]
     if not model.get("byte_fallback"):

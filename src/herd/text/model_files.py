@@ -116,6 +116,8 @@ def check_description(description: Any, where: str) -> None:
         raise FormatError("tokenizer.json has no vocabulary or no merges", where=where)
     if not isinstance(added, list) or not all(isinstance(t, dict) and {"id", "content"} <= t.keys() for t in added):
         raise FormatError("tokenizer.json has no list of added tokens", where=where)
+    if not all(isinstance(token["content"], str) and token["content"] for token in added):
+        raise FormatError("an added token of tokenizer.json has no spelling", where=where)
     names = {token["content"] for token in added}
     if is_byte_fallback(description) and any(set(pair) <= names for pair in specials.ENDS):
         return

@@ -42,3 +42,10 @@ def _all_names() -> tuple[str, ...]:
 
 
 SPECIAL_TOKENS = _all_names()
+_NO_USE = frozenset({"<|step_id|>", "<|image|>", *(name for name in SPECIAL_TOKENS if "reserved_special" in name)})
+
+
+def released_name(name: str, place: int) -> str:
+    """Meta's name of the `place`-th special token where `name` is another for one that text models never use."""
+    known = SPECIAL_TOKENS[place] if 0 <= place < N_SPECIAL else ""
+    return known if known in _NO_USE and "reserved_special" in name else name

@@ -226,10 +226,14 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over vocabulary, merges and special tokens: equal if and only if all ids mean the same."""
+        """SHA-256 (hex) over vocabulary, merges and special tokens: equal if and only if all ids mean the same.
+
+        What Meta and Hugging Face call the reserved tokens makes no difference.
+        """
         model = self._description["model"]
         merges = [pair.split(" ") if isinstance(pair, str) else list(pair) for pair in model["merges"]]
-        meaning = [sorted(model["vocab"].items()), merges, sorted(self._specials.items())]
+        named = sorted((specials.released_name(name, i - self.bos), i) for name, i in self._specials.items())
+        meaning = [sorted(model["vocab"].items()), merges, named]
         return hashlib.sha256(json.dumps(meaning, ensure_ascii=True).encode()).hexdigest()
 
 
