@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from herd.cli import main
 from herd.errors import ArtifactError, FormatError, HerdError, MissingExtraError, SettingError
+from herd.files import read_json, write_json
 from herd.llama.config import LlamaConfig, RopeScaling, llama31_8b
 from herd.llama.rope import inverse_frequencies
 from herd.text.tokenizer import Tokenizer
@@ -63,6 +64,17 @@ def test_hf_to_gguf_to_hf_is_bit_identical(tmp_path, tokenizer, changes):
     first, back = open_model(tmp_path / "hf"), open_model(tmp_path / "back")
     assert (back.config, back.bos, back.stops) == (first.config, first.bos, first.stops)
     assert Tokenizer.load(tmp_path / "back").fingerprint == tokenizer.fingerprint
+
+
+def test_where_a_file_was_pulled_from_travels_with_it(tmp_path, folder):
+    (tmp_path / "pulled").mkdir()
+    convert(folder, tmp_path / "pulled" / "m.gguf", to="gguf")
+    record = {"repo": "someone/Llama-3.1-8B-GGUF", "licence": "llama3.1", "commit": "0" * 40}
+    write_json(tmp_path / "pulled" / "herd.json", {"pulled": record, "metrics": {"loss": 1}})
+    convert(tmp_path / "pulled", tmp_path / "back", to="hf")
+    made = read_json(tmp_path / "back" / "herd.json")
+    assert made["pulled"] == record
+    assert "metrics" not in made  # of the folder, not of the model
 
 
 def test_a_base_model_stays_one(tmp_path, tokenizer):

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from herd.errors import ArtifactError, FormatError, SettingError
+from herd.files import read_json
 from herd.progress import Progress
 from herd.weights import gguf_tokenizer
 from herd.weights.formats import WriteOptions
@@ -80,7 +81,7 @@ class Gguf:
             bos=tokenizer.bos if tokenizer else said.get("tokenizer.ggml.bos_token_id"),
             stops=_stops(said, tokenizer),
             tokenizer=tokenizer,
-            herd={"made_from": file.name},
+            herd={"made_from": file.name, **_pulled(file.parent)},
             config_file=file.name,
             notes=_notes(header),
         )
@@ -105,6 +106,13 @@ class Gguf:
         if model.stops:
             metadata.setdefault("tokenizer.ggml.eos_token_id", model.stops[0])
         write_file(model, kind, metadata, out, progress)
+
+
+def _pulled(folder: Path) -> dict[str, Any]:
+    """Where `herd pull` got the folder from: the licence that binds the model travels with that."""
+    stated = folder / "herd.json"
+    herd = read_json(stated) if stated.is_file() else {}
+    return {"pulled": herd["pulled"]} if isinstance(herd, dict) and "pulled" in herd else {}
 
 
 def _file_of(path: Path) -> Path | None:
