@@ -233,6 +233,9 @@ def test_ids_of_a_reply_give_the_same_events_whatever_bytes_they_cut(tokenizer, 
     tagged = [tokenizer.python_tag, *tokenizer.encode("now()"), tokenizer.eom]
     events = [event for token in tagged for event in stream.push(token)]
     assert [*events, *stream.finish()] == [Call(ToolCall("code_interpreter", {"code": "now()"}))]
+    strange = [tokenizer.special("<|start_header_id|>"), *tokenizer.encode("a"), tokenizer.eot]
+    events = [event for token in strange for event in stream.push(token)]
+    assert [*events, *stream.finish()] == [Malformed("", "<|start_header_id|> inside the reply"), Text("a")]
 
 
 MILLION = 1_000_000

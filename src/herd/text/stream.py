@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Collection
 
 from herd.text.tokenizer import Tokenizer
-from herd.text.tool_parser import Event, ToolParser
+from herd.text.tool_parser import Event, Malformed, ToolParser
 
 
 class StreamDecoder:
@@ -39,12 +39,13 @@ class StreamDecoder:
 class ReplyStream:
     """Push the ids of a reply one at a time; out come text, calls and malformed calls (`herd.text.tool_parser`).
 
-    Only the python tag's id is a tag, text that spells it is not. Stop ids and other special ids leave no text.
+    Only the python tag's id is a tag, text that spells it is not. Stop ids leave nothing; any other special id is
+    reported at once as malformed, without text (`parse_reply` then takes no call from the reply).
     """
 
     def __init__(self, tokenizer: Tokenizer, tools: Collection[str] = ()) -> None:
         """`tools`: the functions whose calls are recognised without the python tag."""
-        self._tag = tokenizer.python_tag
+        self._tokenizer, self._tag = tokenizer, tokenizer.python_tag
         self._decoder = StreamDecoder(tokenizer, skip_special=True)
         self._parser = ToolParser(tools)
 
@@ -52,6 +53,8 @@ class ReplyStream:
         """The events that `token` completes."""
         if token == self._tag:
             return [*self._parser.push(self._decoder.flush()), *self._parser.tag()]
+        if self._tokenizer.is_special(token) and token not in self._tokenizer.stop_ids:
+            return [Malformed("", f"{self._tokenizer.decode([token])} inside the reply")]
         return self._parser.push(self._decoder.push(token))
 
     def finish(self) -> list[Event]:
