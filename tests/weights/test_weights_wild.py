@@ -172,3 +172,24 @@ def test_a_model_of_meta_beside_one_of_hugging_face(folder, tmp_path):
     (folder / SINGLE).symlink_to(tmp_path / "blob")
     with pytest.raises(FormatError, match="a link leads out"):
         load_any(folder)
+
+
+def test_files_without_the_right_to_read_them(folder, tmp_path, monkeypatch):
+    """The root of this machine may read everything, so the refusals of the system are played."""
+    (folder / "LICENSE").write_text("")
+    convert(folder, tmp_path / "meta", to="meta")
+
+    def denied(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.access", lambda *arguments: False)
+    with pytest.raises(ArtifactError, match="no right to it") as caught:
+        convert(folder, tmp_path / "out", to="hf")
+    assert caught.value.where == str(folder / "LICENSE")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr("zipfile.ZipFile", denied)
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        open_model(tmp_path / "meta")
+    monkeypatch.setattr("pathlib.Path.is_file", denied)
+    with pytest.raises(ArtifactError, match="Permission denied"):
+        open_model(folder)

@@ -22,15 +22,13 @@ from herd.quantize.report import Fp8Report, TensorReport
 from herd.quantize.settings import Fp8Policy
 from herd.weights.fp8 import Fp8Linear, dequantize
 from herd.weights.hf import SavesFiles, save_model
-from herd.weights.quantization import HERD_KEY, quantization_config
+from herd.weights.quantization import BOUND_NOTE, HERD_KEY, quantization_config
 
 _BF16 = 2  # bytes
 
 
 @torch.no_grad()
-def quantize_model(
-    model: Llama, policy: Fp8Policy | None = None, *, keep_wide: bool = False, progress: Progress | None = None
-) -> Fp8Report:
+def quantize_model(model: Llama, policy: Fp8Policy | None = None, *, progress: Progress | None = None) -> Fp8Report:
     """Replace the policy's layers by `Fp8Linear`, in place, and say what it saved and cost.
 
     `keep_wide` trades memory for faster CPU decoding (see `Fp8Linear`). Raises NoEffectError when the policy selects
@@ -52,7 +50,7 @@ def quantize_model(
     for done, name in enumerate(names, 1):
         linear = model.get_submodule(name)
         assert isinstance(linear, nn.Linear)
-        made[name] = _quantize(name, linear, policy.activation_bound, keep_wide)
+        made[name] = _quantize(name, linear, policy.activation_bound)
         reports.append(_report(name, linear.weight, made[name]))
         progress.update(done, len(names), "matrices", {"error": reports[-1].relative_error})
     for name, layer in made.items():
@@ -63,9 +61,9 @@ def quantize_model(
     return Fp8Report(tuple(reports), bytes_before, bytes_before - saved)
 
 
-def _quantize(name: str, linear: nn.Linear, bound: float | None, keep_wide: bool) -> Fp8Linear:
+def _quantize(name: str, linear: nn.Linear, bound: float | None) -> Fp8Linear:
     try:
-        return Fp8Linear.of(linear, bound=bound, keep_wide=keep_wide)
+        return Fp8Linear.of(linear, bound=bound)
     except InputError as error:
         raise InputError(error.message, where=f"{name}.weight", mend=error.mend) from error
 
@@ -95,8 +93,7 @@ def save_fp8(
     layers = [module for module in model.modules() if isinstance(module, Fp8Linear)]
     if not layers:
         raise NoEffectError("no layer of the model is FP8", where=str(folder), mend="call quantize_model first")
-    note = "compressed-tensors cannot say this bound; programs other than herd run without it"
-    fp8: dict[str, Any] = {"activation_bound": layers[0].bound, "note": note}
+    fp8: dict[str, Any] = {"activation_bound": layers[0].bound, "note": BOUND_NOTE}
     if report is not None:
         fp8["report"] = report.as_json()
     return save_model(

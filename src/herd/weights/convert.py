@@ -7,10 +7,11 @@ Lossless unless a dtype is asked for or the target cannot hold FP8, which is the
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
-from herd.errors import InputError
+from herd.errors import ArtifactError, InputError
 from herd.files import read_json
 from herd.progress import Progress, Silent
 from herd.weights.formats import Format, WriteOptions
@@ -47,6 +48,8 @@ def write_stored(model: StoredModel, target: Path, form: Format, options: WriteO
     for path in model.files.values():
         if path.suffix == ".json":
             read_json(path)  # a damaged tokenizer would travel on in silence
+        elif not os.access(path, os.R_OK):
+            raise ArtifactError("cannot be read: no right to it", where=str(path), mend="ask for it, or move it away")
     plan = {"from": _sources(model), "to": form.name, "options": asdict(options), "tensors": _forms(model)}
     with staged(target, plan, single_file=form.single_file) as out:
         form.write(model, out, options, progress)

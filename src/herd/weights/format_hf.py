@@ -22,7 +22,7 @@ from herd.text import Tokenizer
 from herd.weights.config_json import from_hf, generation_config, to_hf
 from herd.weights.formats import WriteOptions
 from herd.weights.hf_files import has_weights, hf_entries, notes_on
-from herd.weights.quantization import HERD_KEY, Fp8Layout, quantization_config, read_layout
+from herd.weights.quantization import BOUND_NOTE, HERD_KEY, Fp8Layout, quantization_config, read_layout
 from herd.weights.staging import Staging
 from herd.weights.stored import FP8, TIED, StoredModel, in_order, travelling_files
 from herd.weights.tensors import Entry, write_tensors
@@ -87,7 +87,8 @@ def write_description(model: StoredModel, entries: list[Entry], folder: Path) ->
     herd = {**model.herd, **model.findings()}
     if any(entry.dtype == FP8 for entry in entries):
         content["quantization_config"] = quantization_config(_not_fp8(model.config, entries))
-        herd[HERD_KEY] = {**_dict(herd.get(HERD_KEY)), "activation_bound": model.activation_bound}
+        bound = {"activation_bound": model.activation_bound, "note": BOUND_NOTE}
+        herd[HERD_KEY] = {**_dict(herd.get(HERD_KEY)), **bound}
     write_json(folder / "config.json", content)
     if "generation_config.json" not in model.files:
         instruct = len(model.stops) > 1

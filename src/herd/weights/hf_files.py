@@ -111,8 +111,9 @@ def _same(tensor: Tensor) -> Tensor:
 def _safetensors(path: Path) -> Iterator[Entry]:
     try:
         handle: Any = safe_open(path, framework="pt", device="cpu")
-    except FileNotFoundError as error:
-        raise ArtifactError("a file of weights is missing", where=str(path), mend=_AGAIN) from error
+    except FileNotFoundError as error:  # the library says so of a file without the right to read it too
+        said = "a file of weights cannot be read" if path.exists() else "a file of weights is missing"
+        raise ArtifactError(said, where=str(path), mend=_AGAIN) from error
     except (SafetensorError, OSError) as error:
         raise FormatError(
             f"not a whole safetensors file ({os.path.getsize(path)} bytes): {error}",

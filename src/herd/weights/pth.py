@@ -73,6 +73,8 @@ def _record_sizes(path: Path) -> Counter[int]:
             records = archive.infolist()
     except FileNotFoundError as error:
         raise ArtifactError("a file of weights is missing", where=str(path)) from error
+    except PermissionError as error:
+        raise ArtifactError("a file of weights cannot be read", where=str(path), mend="ask for its rights") from error
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise FormatError(
             f"not a whole file of tensors ({os.path.getsize(path)} bytes): {error}",

@@ -22,6 +22,7 @@ from herd.errors import ArtifactError, FormatError
 from herd.files import read_json
 
 HERD_KEY = "fp8"  # in herd.json; compressed-tensors has no word for the bound on activations
+BOUND_NOTE = "compressed-tensors cannot say this bound; programs other than herd run without it"
 _OTHERS = "use the model's BF16 folder, or one in compressed-tensors FP8 with dynamic scales per token (FP8-dynamic)"
 _CACHE = ("k_scale", "v_scale", "kv_scale", "output_scale")  # of an FP8 key/value cache
 

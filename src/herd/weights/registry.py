@@ -6,6 +6,7 @@ network = load_any("original/")         # the same, as a network
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -48,7 +49,10 @@ def find_format(name: str) -> Format:
 
 def detect(path: Path) -> list[Format]:
     """Every format that `path` looks like: a folder may hold a model twice (`config.json` and `params.json`)."""
-    return [form for form in FORMATS if form.detect(path)]
+    try:
+        return [form for form in FORMATS if form.detect(path)]
+    except OSError as error:
+        raise ArtifactError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
 def open_stored(path: Path, name: str = "") -> tuple[Format, StoredModel]:
@@ -63,6 +67,8 @@ def _nothing(path: Path) -> ArtifactError:
     """Nothing is there, or a part of a model, or something else."""
     if not path.exists():
         return ArtifactError("no model is here: nothing is", where=str(path), mend="check the path; herd pull gets one")
+    if not os.access(path, os.R_OK):
+        return ArtifactError("cannot be read: no right to it", where=str(path), mend="ask for its rights")
     for present, absent, mend in _PARTS:
         if any(path.glob(present)) and not any(path.glob(absent)):
             said = f"half a model is here: {present} without {absent}"
