@@ -1,11 +1,15 @@
-"""Fine-tuning through LoRA: herd's loop against TRL + PEFT on the same small model, data and batches.
+"""Fine-tuning: herd's loop against TRL (+ PEFT) on the same small model, data and batches.
 
-Both train rank 16 beside all seven matrices of every layer, AdamW, clipping at 1, no recomputation. Two kinds of data:
-"full" has conversations that all fill a row of 512 tokens, so nobody packs and nobody pads; "ragged" has conversations
-of 40 to 512 tokens, which herd packs behind document masks and TRL pads in groups of like length (its packing needs a
-GPU kernel to keep conversations apart). Eight rows a step on both sides: of ragged data that is up to 4,096 tokens
-here and about 2,200 there. Only real tokens count. Each side is a process of its own with its own
-interpreter, so that its peak memory is its own; steps alternate: one side waits while the other works.
+Three ways: SFT through LoRA (rank 16 beside all seven matrices of every layer), SFT of every weight, and DPO through
+LoRA; AdamW at one rate, clipping at 1, no recomputation. "even" data all have one length, so nobody packs and nobody
+pads: the two sides begin with the same adapter, take the same batches in the same order, and their losses must agree at
+every step, or the row is refused. "ragged" conversations of 40 to 512 tokens are packed by herd behind document masks
+and padded by TRL in groups of like length (its packing needs a GPU kernel to keep conversations apart); there the loss
+of one batch must agree before the first step. Eight conversations or pairs a step on both sides (of ragged
+conversations up to 4,096 tokens here, about 2,200 there). Only real tokens count. DPO's reference is computed in
+every step there and once here, and that time is counted here too. bfloat16 is what users of either write: a bfloat16
+base under fp32 adapters, or fp32 masters, computing in bfloat16 (there by autocast). Each side is a process of its own,
+so that its peak memory is its own; steps alternate: one side waits while the other works.
 
 The memory rows are peaks of resident memory as 1/GiB, so that more is better, like every other row.
 """
@@ -17,82 +21,137 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from bench.adopt_worker import ALPHA, RANK
 from bench.harness import Row, make_row, matrix_rate
 from bench.train import SHAPE
 from herd.llama.init import init_weights
 from herd.llama.model import Llama
 from herd.weights.hf import save_model
+from herd.weights.lora import attach
+from herd.weights.peft import save_adapter
+from herd.weights.settings import LoraSettings
 
 PEERS = Path(__file__).resolve().parent.parent / ".venv-peers" / "bin" / "python"
 WARM_UP, STEPS = 2, 9
+# How far two losses of one batch may lie apart, relatively: rounding, summed in another order.
+CLOSE = {"float32": 1e-3, "bfloat16": 2e-2}
+CASES = (
+    ("lora", "even", "float32"),
+    ("lora", "ragged", "float32"),
+    ("lora", "even", "bfloat16"),
+    ("lora", "ragged", "bfloat16"),
+    ("weights", "even", "float32"),
+    ("weights", "even", "bfloat16"),
+    ("dpo", "even", "float32"),
+    ("dpo", "even", "bfloat16"),
+    ("dpo", "ragged", "float32"),
+)
 
 
 class _Worker:
     """One side: `bench/adopt_worker.py` under an interpreter. A line in makes it do a step, a line out tells of it."""
 
-    def __init__(self, python: str, side: str, model: Path, data: str, dtype: str) -> None:
+    def __init__(self, python: str, side: str, folder: Path, way: str, data: str, dtype: str) -> None:
         root = Path(__file__).resolve().parent.parent
         threads = str(torch.get_num_threads())
         env = os.environ | {"PYTHONPATH": f"{root}:{root / 'src'}", "OMP_NUM_THREADS": threads}
-        arguments = [python, "-m", "bench.adopt_worker", side, str(model), data, dtype, str(WARM_UP + STEPS)]
+        arguments = [python, "-m", "bench.adopt_worker", side, str(folder), way, data, dtype, str(WARM_UP + STEPS)]
         self.process = subprocess.Popen(
             arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
         )
+        self.check: list[float] = self._told()["check"]
+        self.rates: list[float] = []
+        self.losses: list[float] = []
 
-    def step(self) -> float:
-        """Tokens a second of the next step."""
-        return float(self._told()["rate"])
-
-    def _told(self) -> dict[str, float]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        for line in self.process.stdout:
-            if line.startswith('{"bench"'):
-                told: dict[str, float] = json.loads(line)
-                return told
-        assert self.process.stderr is not None
-        raise RuntimeError(f"a side of the benchmark ended: {self.process.stderr.read()[-2000:]}")
+    def step(self) -> None:
+        self._go()
+        told = self._told()
+        self.rates.append(told["rate"])
+        self.losses.append(told["loss"])
 
     def peak(self) -> float:
         """MiB of resident memory at the most, after the last step."""
+        self._go()
         found = float(self._told()["peak_mib"])
         self.process.wait(60)
         return found
 
+    def _go(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
 
-def bench_adopt(data: str, dtype: str) -> list[Row]:
-    """Speed and memory of both sides on one kind of data."""
+    def _told(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        for line in self.process.stdout:
+            if line.startswith('{"bench"'):
+                told: dict[str, Any] = json.loads(line)
+                return told
+        raise RuntimeError(f"a side of the benchmark ended: {self.process.stderr.read()[-2000:]}")
+
+
+def same(what: str, ours: Sequence[float], theirs: Sequence[float], dtype: str) -> None:
+    """RuntimeError unless both sides computed the same: a comparison of different work proves nothing."""
+    far = max(abs(a - b) / max(abs(a), abs(b), 1e-9) for a, b in zip(ours, theirs, strict=True))
+    if far > CLOSE[dtype]:
+        raise RuntimeError(f"{what}: herd {list(ours)}, peer {list(theirs)}: {far:.1e} apart, more than rounding")
+
+
+def bench_adopt(way: str, data: str, dtype: str) -> list[Row]:
+    """Speed and memory of both sides in one way on one kind of data."""
+    name, peer = f"adopt-{way}-{data}-{dtype}", "TRL" if way == "weights" else "TRL + PEFT"
     with tempfile.TemporaryDirectory() as folder:
-        model = Llama(SHAPE)
-        init_weights(model, seed=0)
-        save_model(Path(folder) / "m", model, SHAPE, dtype=getattr(torch, dtype), herd={})
-        ours = _Worker(sys.executable, "herd", Path(folder) / "m", data, dtype)
-        theirs = _Worker(str(PEERS), "trl", Path(folder) / "m", data, dtype) if PEERS.exists() else None
-        rates: tuple[list[float], list[float]] = ([], [])
+        _make(Path(folder), torch.float32 if way == "weights" else getattr(torch, dtype))
+        ours = _Worker(sys.executable, "herd", Path(folder), way, data, dtype)
+        theirs = _Worker(str(PEERS), "trl", Path(folder), way, data, dtype) if PEERS.exists() else None
+        if theirs is not None:
+            same(f"{name} before the first step", ours.check, theirs.check, dtype)
         for _ in range(WARM_UP + STEPS):
-            rates[0].append(ours.step())
+            ours.step()
             if theirs is not None:
-                rates[1].append(theirs.step())
+                theirs.step()
+        if theirs is not None and data == "even":
+            same(f"{name} step by step", ours.losses, theirs.losses, dtype)
         peaks = ours.peak(), theirs.peak() if theirs is not None else None
-    # Forward, and backward without the gradients of frozen weights: two thirds of full training's FLOPs.
-    limit = matrix_rate(getattr(torch, dtype)) / (SHAPE.flops_per_token(512) * 2 / 3)
-    name, peer = f"adopt-{data}-{dtype}", "TRL + PEFT"
-    speed = make_row(name, "tokens/s", rates[0][WARM_UP:], rates[1][WARM_UP:], peer, limit)
+    # Of full training an adapter leaves out the gradients of frozen weights: a third. DPO adds the reference's forward.
+    share = {"weights": 1.0, "lora": 2 / 3, "dpo": 1.0}[way]
+    limit = matrix_rate(getattr(torch, dtype)) / (SHAPE.flops_per_token(512) * share)
+    rates = ours.rates[WARM_UP:], theirs.rates[WARM_UP:] if theirs is not None else []
+    speed = make_row(name, "tokens/s", *rates, peer, limit)
     memory = make_row(f"{name}-memory", "1/GiB", [1024 / peaks[0]], [1024 / peaks[1]] if peaks[1] else [], peer, None)
     print(f"{name}: peak {peaks[0]:.0f} MiB here, {peaks[1] or 0.0:.0f} MiB there", file=sys.stderr)
     return [speed, memory]
 
 
+def _make(folder: Path, dtype: torch.dtype) -> None:
+    """The model, and the adapter that both sides begin with."""
+    model = Llama(SHAPE)
+    init_weights(model, seed=0)
+    save_model(folder / "m", model, SHAPE, dtype=dtype, herd={})
+    attach(model, LoraSettings(rank=RANK, alpha=ALPHA))
+    save_adapter(folder / "a", model, base=str(folder / "m"), herd={})
+
+
+def _all() -> list[Row]:
+    return [row for case in CASES for row in bench_adopt(*case)]
+
+
+_ABOUT = "fine-tuning, tokens/s and peak memory, beside TRL + PEFT"
 ROWS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
-    "adopt": (
-        "fine-tuning through LoRA, tokens/s and peak memory, beside TRL + PEFT",
-        lambda: [row for data in ("full", "ragged") for row in bench_adopt(data, "float32")],
-    )
+    "adopt": (f"{_ABOUT}: all ways", _all),
+    **{
+        f"adopt-{way}-{data}-{dtype}": (
+            f"{_ABOUT}: {way}, {data} rows, {dtype}",
+            partial(bench_adopt, way, data, dtype),
+        )
+        for way, data, dtype in CASES
+    },
 }

@@ -1,6 +1,10 @@
-"""One side of `bench.adopt`, in a process of its own: waits for a line, does a step, tells its rate.
+"""One side of `bench.adopt`, in a process of its own: waits for a line, does a step, tells its rate and its loss.
 
-The TRL side is what its users write (`SFTTrainer` with a `LoraConfig`), told apart into steps by a callback.
+    python -m bench.adopt_worker SIDE FOLDER WAY DATA DTYPE STEPS
+
+SIDE herd or trl; FOLDER holds the model `m` and the untrained adapter `a`; WAY lora (SFT through an adapter), weights
+(SFT of every weight) or dpo (through an adapter); DATA even (all rows of one length) or ragged. Here are the data and
+the herd side; TRL's is in `adopt_trl.py`.
 """
 
 from __future__ import annotations
@@ -11,26 +15,58 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-LENGTH, BATCH, VOCABULARY, RANK = 512, 8, 4096, 16
+LENGTH, BATCH, VOCABULARY, RANK, ALPHA = 512, 8, 4096, 16, 32
+RATE, BETA2, BETA = 3e-4, 0.95, 0.1  # of AdamW on both sides, constant; of DPO
+PROMPT, ANSWER = 128, 128  # tokens of an even pair: two rows of 256
+COUNT = 400
 
 
-def conversations(data: str, count: int = 400) -> list[list[int]]:
+@dataclass(frozen=True)
+class Job:
+    folder: Path
+    way: str
+    data: str
+    dtype: str
+    steps: int
+
+
+def conversations(data: str) -> list[list[int]]:
     """Rows of ids: all of 512 tokens, or of 40 to 512."""
     rng = np.random.default_rng(0)
-    lengths = np.full(count, LENGTH) if data == "full" else rng.integers(40, LENGTH + 1, count)
+    lengths = np.full(COUNT, LENGTH) if data == "even" else rng.integers(40, LENGTH + 1, COUNT)
     return [rng.integers(1, VOCABULARY, int(length)).tolist() for length in lengths]
+
+
+def pairs(data: str) -> list[tuple[list[int], list[int], list[int]]]:
+    """(prompt, chosen, rejected) as ids: 128 each, or of 16 to 128, and answers of 16 to 384."""
+    rng = np.random.default_rng(0)
+
+    def ids(most: int) -> list[int]:
+        length = PROMPT if data == "even" else int(rng.integers(16, most + 1))
+        found: list[int] = rng.integers(1, VOCABULARY, length).tolist()
+        return found
+
+    return [(ids(128), ids(384), ids(384)) for _ in range(COUNT)]
+
+
+def herd_order() -> list[int]:
+    """The order in which herd's loop takes the items: the other side is given them so."""
+    from herd.train.sources import permutation
+
+    return [int(index) for index in permutation(COUNT, 0, 0)]
 
 
 def wait() -> None:
     sys.stdin.readline()
 
 
-def tell(**facts: float) -> None:
+def tell(**facts: Any) -> None:
     print(json.dumps({"bench": 1, **facts}), flush=True)
 
 
@@ -39,10 +75,10 @@ def peak_mib() -> float:
 
 
 class _Paced:
-    """A `Progress` that waits for a line before every step."""
+    """A `Progress` that waits for a line before every step; `extra` seconds a step, spent before, are counted too."""
 
-    def __init__(self, tokens: list[int]) -> None:
-        self.tokens, self.started = tokens, 0.0
+    def __init__(self, tokens: list[int], extra: float = 0.0) -> None:
+        self.tokens, self.extra, self.started = tokens, extra, 0.0
         self.begin()
 
     def begin(self) -> None:
@@ -50,115 +86,96 @@ class _Paced:
         self.started = time.perf_counter()
 
     def update(self, done: float, total: float, unit: str, facts: Mapping[str, Any] | None = None) -> None:
-        tell(rate=self.tokens[int(done) - 1] / (time.perf_counter() - self.started))
+        seconds = time.perf_counter() - self.started + self.extra
+        tell(rate=self.tokens[int(done) - 1] / seconds, loss=(facts or {})["loss"])
         self.begin()
 
     def note(self, text: str) -> None:
         pass
 
 
-def herd(folder: str, data: str, dtype: str, steps: int) -> None:
+def herd(job: Job) -> None:
+    import torch
+
+    from herd.train.loop import train
+    from herd.train.settings import TrainSettings
+    from herd.weights.hf import load_model
+    from herd.weights.peft import load_adapter
+
+    rows = 2 * BATCH if job.way == "dpo" else BATCH
+    settings = TrainSettings(
+        steps=job.steps,
+        batch_tokens=rows * LENGTH,
+        seq_len=LENGTH,
+        peak_lr=RATE,
+        schedule="constant",
+        warmup_steps=0,
+        beta2=BETA2,
+        weight_decay=0.0,
+        checkpoint_every_seconds=0,
+        dtype="bfloat16" if job.dtype == "bfloat16" else "float32",
+    )
+    narrow = job.dtype == "bfloat16" and job.way != "weights"
+    model = load_model(job.folder / "m", dtype=torch.bfloat16 if narrow else torch.float32)
+    if job.way != "weights":
+        load_adapter(job.folder / "a", model)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+    objective, source, tokens, extra = _dpo(job, model, settings) if job.way == "dpo" else _sft(job, model, settings)
+    with tempfile.TemporaryDirectory() as scratch:
+        train(model.train(), objective, source, settings, Path(scratch), _Paced(tokens, extra))
+    tell(peak_mib=peak_mib())
+
+
+def _sft(job: Job, model: Any, settings: Any) -> tuple[Any, Any, list[int], float]:
     import torch
 
     from herd.text.chat import Dialogue
-    from herd.train.loop import train
     from herd.train.objectives.language_modelling import SupervisedFinetuning
-    from herd.train.settings import TrainSettings
-    from herd.train.sources import Batches, PackedRows
-    from herd.weights.hf import load_model
-    from herd.weights.lora import attach
-    from herd.weights.settings import LoraSettings
+    from herd.train.sources import Batches, PackedRows, validation_batches
 
-    model = load_model(folder, dtype=getattr(torch, dtype))
-    attach(model, LoraSettings(rank=RANK, alpha=32))
-    rows = [Dialogue(ids, [True] * len(ids), ["content"] * len(ids)) for ids in conversations(data)]
-    settings = TrainSettings(
-        steps=steps,
-        batch_tokens=BATCH * LENGTH,
-        seq_len=LENGTH,
-        warmup_steps=0,
-        weight_decay=0.0,
-        checkpoint_every_seconds=0,
-        dtype="bfloat16" if dtype == "bfloat16" else "float32",
-    )
-    source = Batches(PackedRows(rows, LENGTH, 0), settings)
-    tokens = [int(sum(batch.weights_BT.sum() + 1 for batch in source.batch(step))) for step in range(steps)]
-    with tempfile.TemporaryDirectory() as scratch:
-        train(model.train(), SupervisedFinetuning(), source, settings, Path(scratch), _Paced(tokens))
-    tell(peak_mib=peak_mib())
+    items = [Dialogue(ids, [True] * len(ids), ["content"] * len(ids)) for ids in conversations(job.data)]
+    first = PackedRows([items[index] for index in herd_order()[:BATCH]], LENGTH, 0)
+    objective = SupervisedFinetuning()
+    with torch.no_grad():
+        terms = [objective.terms(model, batch) for batch in validation_batches(first, first.n_rows, BATCH)]
+    tell(check=[float(sum(each.total for each in terms) / sum(each.count for each in terms))])
+    source = Batches(PackedRows(items, LENGTH, 0), settings)
+    weights = [batch.weights_BT for step in range(job.steps) for batch in source.batch(step)]
+    return objective, source, [int(each.sum()) for each in weights], 0.0
 
 
-def trl(folder: str, data: str, dtype: str, steps: int) -> None:
-    import datasets
-    import torch
-    import transformers
-    from peft import LoraConfig
-    from trl import SFTConfig, SFTTrainer
+def _dpo(job: Job, model: Any, settings: Any) -> tuple[Any, Any, list[int], float]:
+    """The reference is computed here once, and its time is counted in every step: the peer computes it there."""
+    from herd.text.chat import Dialogue
+    from herd.train.objectives.dpo import DirectPreference, reference_logprobs
+    from herd.train.pairs import PairBatches, Preference
 
-    class Paced(transformers.TrainerCallback):
-        started = 0.0
+    def side(prompt: list[int], answer: list[int]) -> Dialogue:
+        kinds = [*["header"] * len(prompt), *["content"] * len(answer)]
+        return Dialogue([*prompt, *answer], [kind == "content" for kind in kinds], kinds)  # type: ignore[arg-type]
 
-        def on_step_begin(self, *args: Any, **named: Any) -> None:
-            wait()
-            self.started = time.perf_counter()
-
-        def on_step_end(self, *args: Any, **named: Any) -> None:
-            tell(rate=Counting.tokens / (time.perf_counter() - self.started))
-            Counting.tokens = 0
-
-    class Counting(SFTTrainer):  # type: ignore[misc]
-        tokens = 0
-
-        def training_step(self, model: Any, inputs: Any, *args: Any, **named: Any) -> Any:
-            Counting.tokens += int((inputs["labels"] != -100).sum())
-            return super().training_step(model, inputs, *args, **named)
-
-    transformers.logging.set_verbosity_error()
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
-    words = {f"w{number}": number for number in range(VOCABULARY)}
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = SFTConfig(
-            output_dir=scratch,
-            per_device_train_batch_size=BATCH,
-            max_steps=steps,
-            learning_rate=3e-4,
-            max_grad_norm=1.0,
-            max_length=LENGTH,
-            gradient_checkpointing=False,
-            bf16=False,
-            fp16=False,
-            use_cpu=True,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            packing=False,
-            train_sampling_strategy="group_by_length" if data == "ragged" else "random",
-            optim="adamw_torch_fused",
-        )
-        trainer = Counting(
-            model=model,
-            args=arguments,
-            train_dataset=datasets.Dataset.from_dict({"input_ids": conversations(data)}),
-            processing_class=_tokenizer(words),
-            peft_config=LoraConfig(
-                r=RANK, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
-            ),
-            callbacks=[Paced()],
-        )
-        trainer.train()
-    wait()
-    tell(peak_mib=peak_mib())
-
-
-def _tokenizer(words: dict[str, int]) -> Any:
-    import tokenizers
-    import transformers
-
-    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="w0", eos_token="w1", unk_token="w0")
+    items = [Preference(side(p, chosen), side(p, rejected), len(p)) for p, chosen, rejected in pairs(job.data)]
+    seen = herd_order()[: BATCH * job.steps]
+    started = time.perf_counter()
+    found = reference_logprobs(model, [items[index] for index in seen], settings.batch_tokens)
+    extra = (time.perf_counter() - started) / job.steps
+    tell(check=[float(value) for value in found[:BATCH].mean(0)])
+    reference = found.new_zeros(COUNT, 2)
+    reference[seen] = found
+    tokens = [
+        sum(len(part.ids) for index in seen[step * BATCH : (step + 1) * BATCH] for part in items[index].sides)
+        for step in range(job.steps)
+    ]
+    return DirectPreference(BETA, 0.0), PairBatches(items, settings, reference), tokens, extra
 
 
 if __name__ == "__main__":
-    side, folder, data, dtype, steps = sys.argv[1:]
-    {"herd": herd, "trl": trl}[side](folder, data, dtype, int(steps))
+    side, folder, way, data, dtype, steps = sys.argv[1:]
+    job = Job(Path(folder), way, data, dtype, int(steps))
+    if side == "herd":
+        herd(job)
+    else:
+        from bench.adopt_trl import trl
+
+        trl(job)

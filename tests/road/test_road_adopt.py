@@ -382,6 +382,16 @@ def test_a_model_without_a_chat_format_is_refused(place):
         check_fit(adopted(place, "sft"), SHAPE, plain, place / "model")
 
 
+def test_the_command_says_how_sure_an_accuracy_is_and_that_nothing_was_learnt(place, tmp_path, capsys):
+    sets = (*SMALL, "max_epochs=3", "train.peak_lr=1e-9")
+    command = ["train", "reward", "--model", str(place / "model"), "--data", str(place / "pairs.jsonl")]
+    command += ["--out", str(tmp_path), *(part for text in sets for part in ("--set", text))]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"held out accuracy .* -> .*\(0\.\d+ to \d\.\d+ at 95 %, of \d+ pairs\)", said)
+    assert "the held-out loss did not fall (0.6931 -> 0.6931)" in said
+
+
 def test_what_is_in_full_already_keeps_its_rate():
     full = in_full(find_adoption("sft"))
     slower = replace(full, train=replace(full.train, peak_lr=3e-6))

@@ -12,6 +12,7 @@ from herd.commands.watch import Terminal, clock
 from herd.config import load, override, save, to_plain
 from herd.devices import find_device
 from herd.errors import SettingError
+from herd.evaluate.statistics import wilson
 from herd.files import read_json
 from herd.posttrain.adoption import Adoption, TeacherSettings
 from herd.recipes.adopt import find_adoption, in_full
@@ -114,7 +115,7 @@ def _publish(runner: Runner, stage: Stage, folder: Path) -> None:
     for name, value in facts["metrics"].items():
         if name.startswith("held_out"):
             first = f"{facts['before'][name]:.4g} -> " if name in facts["before"] else ""
-            print(f"{name.replace('_', ' ')} {first}{value:.4g}")
+            print(f"{name.replace('_', ' ')} {first}{value:.4g}{_spread(name, value, facts)}")
     _say_if_still(facts)
     if (made / "adapter").exists():
         print(f"adapter  {folder / 'adapter'}   (the layout of peft)")
@@ -122,6 +123,15 @@ def _publish(runner: Runner, stage: Stage, folder: Path) -> None:
         print(f"model    {folder / 'model'}")
     if (made / "model").exists() and facts["objective"] != "reward":
         print(f"next     herd chat {folder / 'model'}")
+
+
+def _spread(name: str, value: float, facts: Mapping[str, Any]) -> str:
+    """How sure an accuracy is: a few held-out pairs say little."""
+    count = facts.get("held_out_items", 0)
+    if name != "held_out_accuracy" or not count:
+        return ""
+    interval = wilson(round(value * count), count)
+    return f"   ({interval.low:.3f} to {interval.high:.3f} at 95 %, of {count:,} pairs)"
 
 
 def _say_if_still(facts: Mapping[str, Any]) -> None:

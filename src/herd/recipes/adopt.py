@@ -6,7 +6,8 @@
     herd train adopt-distil --model FOLDER --data prompts.jsonl --teacher http://localhost:8000/v1
 
 All begin with an adapter; `in_full` trains every weight instead. Rates of adapters are ten to twenty times those of
-full training, as Hu et al. 2021 and Dettmers et al. 2023 found; where those are silent it is herd's choice.
+full training, as Hu et al. 2021 and Dettmers et al. 2023 found. They are for models of billions of parameters: a model
+of a million learns at ten to a hundred times of each (measured; docs/log.md).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def adopt_sft() -> Adoption:
         name="adopt-sft",
         about="fine-tune a model on dialogues, through an adapter",
         objective="sft",
-        train=_training(2e-4),  # Dettmers et al. 2023, 7B to 13B
+        train=_training(2e-4),  # Dettmers et al. 2023 (QLoRA), 7B to 13B; TRL's examples of LoRA
     )
 
 
@@ -49,7 +50,7 @@ def adopt_dpo() -> Adoption:
         name="adopt-dpo",
         about="prefer the better of two answers, through an adapter",
         objective="dpo",
-        train=_training(2e-5),  # herd's choice; the paper's 1e-5 is for every weight
+        train=_training(2e-5),  # herd's choice between TRL's example of LoRA (5e-6) and the usual 5e-5 at most
         max_epochs=1.0,
     )
 
@@ -59,7 +60,7 @@ def adopt_reward() -> Adoption:
         name="adopt-reward",
         about="learn to score answers from pairs of them, through an adapter",
         objective="reward",
-        train=_training(1e-4),
+        train=_training(1e-4),  # TRL's example of LoRA
         max_epochs=1.0,
     )
 
@@ -69,7 +70,7 @@ def adopt_distil() -> Adoption:
         name="adopt-distil",
         about="learn from a larger model: a served one's answers, or the distribution of one in a folder",
         objective="distil",
-        train=_training(2e-4),
+        train=_training(2e-4),  # as SFT, which it is but for the target
         teacher=TeacherSettings(),
     )
 
@@ -80,7 +81,10 @@ ADOPTIONS: dict[str, Callable[[], Adoption]] = {
     "adopt-reward": adopt_reward,
     "adopt-distil": adopt_distil,
 }
-_FULL_LR = {"sft": 1e-5, "dpo": 1e-6, "reward": 5e-6, "distil": 1e-5}  # sft: paper 4.1.3; the others herd's choice
+# sft: paper 4.1.3. dpo: the paper's 1e-5 (4.1.4) is for batches that it does not tell; at 8 pairs a step 5e-7 (TRL's
+# example, Tunstall et al. 2023) to 5e-6 is usual, and 1e-6 is herd's choice. reward: Llama 2's 1e-5 (5e-6 at 70B),
+# TRL's example 1e-5. distil: as sft.
+_FULL_LR = {"sft": 1e-5, "dpo": 1e-6, "reward": 1e-5, "distil": 1e-5}
 
 
 def find_adoption(name: str) -> Adoption:

@@ -50,7 +50,8 @@ def save(
     share = kept(_changes(adoption, model, Path(settings.model)), dtype)
     if share < _LITTLE:
         progress.note(_warning(adoption, share, dtype))
-    merge(model, dtype if adoption.adapter is not None else None)
+    # What was eight bits grows here: main memory has room for it where the device that trained may not.
+    merge(model.to("cpu"), dtype if adoption.adapter is not None else None)
     if isinstance(model, RewardModel):
         save_reward(out / "model", model, pad=tokenizer.pad, tokenizer=tokenizer, dtype=dtype, herd=herd)
     else:

@@ -54,10 +54,16 @@ class Plan:
     held: Sequence[Batch]
     measure: Objective
     items: int
+    held_items: int
     notes: Sequence[str]  # on the data
 
 
 def run(ctx: Context) -> Mapping[str, Any]:
+    with memory_errors(less_memory(ctx.settings.adoption.train)):
+        return _run(ctx)
+
+
+def _run(ctx: Context) -> Mapping[str, Any]:
     settings: Training = ctx.settings
     tokenizer = Tokenizer.load(Path(settings.model))
     check_fit(settings.adoption, load_config(settings.model), tokenizer, Path(settings.model))
@@ -69,8 +75,7 @@ def run(ctx: Context) -> Mapping[str, Any]:
     )
     if tokenizer.foreign_format:
         ctx.progress.note("\n  ".join(differs(tokenizer.foreign_format.differences)))
-    with memory_errors(less_memory(settings.adoption.train)):  # what is computed once, before the loop
-        plan = _plan(ctx, settings, llama, tokenizer)
+    plan = _plan(ctx, settings, llama, tokenizer)
     for note in (*plan.notes, few_steps(plan.settings)):
         if note:
             ctx.progress.note(note)
@@ -89,7 +94,7 @@ def run(ctx: Context) -> Mapping[str, Any]:
             validate=lambda model: measured(model, plan.measure, plan.held),
         )
     report = training_report(result) | {"items": plan.items, "objective": settings.adoption.objective, **size}
-    report |= {"device": describe(device), "before": before}
+    report |= {"device": describe(device), "before": before, "held_out_items": plan.held_items}
     report |= save(ctx.out, settings, plan.model, tokenizer, report, ctx.progress)
     shutil.copy(ctx.scratch / "training" / "history.jsonl", ctx.out / "history.jsonl")
     return report
@@ -142,7 +147,9 @@ def _plan(ctx: Context, settings: Training, llama: Llama, tokenizer: Tokenizer) 
         validation_batches(measured_on, held.n_rows, train_settings.rows_per_microbatch) if held and measured_on else []
     )
     source = Batches(learnt, train_settings)
-    return Plan(llama, objective, source, train_settings, batches, objective, len(data.learnt), data.notes)
+    return Plan(
+        llama, objective, source, train_settings, batches, objective, len(data.learnt), len(data.held), data.notes
+    )
 
 
 def _preference(ctx: Context, settings: Training, llama: Llama, tokenizer: Tokenizer) -> Plan:
@@ -160,7 +167,7 @@ def _preference(ctx: Context, settings: Training, llama: Llama, tokenizer: Token
         held_known = _reference(ctx, llama, data.held, budget, "held", computing=False)
     source = PairBatches(data.learnt, train_settings, known, tokenizer.pad)
     held = _held_pairs(data.held, held_known, budget, tokenizer.pad)
-    return Plan(model, objective, source, train_settings, held, objective, len(data.learnt), data.notes)
+    return Plan(model, objective, source, train_settings, held, objective, len(data.learnt), len(data.held), data.notes)
 
 
 def _reference(
