@@ -114,8 +114,8 @@ def _corpus() -> Corpus:
         CurationStep("length", 20_604, 20_011, 3_961_000, {"too few words": 560, "too long": 33}),
         CurationStep("repetition", 20_011, 19_420, 3_790_000, {"repeated lines": 391, "top 4-gram": 200}),
         CurationStep("pii", 19_420, 19_102, 3_730_000, {"e-mail": 201, "phone number": 117}),
-        CurationStep("exact duplicates", 19_102, 18_300, 3_590_000, {"same text": 802}),
-        CurationStep("near duplicates", 18_300, 17_655, 3_402_000, {"same minhash band": 645}),
+        CurationStep("exact_duplicates", 19_102, 18_300, 3_590_000, {"same text": 802}),
+        CurationStep("near_duplicates", 18_300, 17_655, 3_402_000, {"same minhash band": 645}),
         CurationStep("user blocklist", 17_655, 17_655, 3_402_000, {}, "removed nothing (0 of 17,655)"),
     )
     text = "Home | About | Contact | Login. Home | About | Contact | Login. " * 12

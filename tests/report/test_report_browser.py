@@ -66,6 +66,24 @@ def test_nothing_is_wider_than_the_screen(browser: Any, pages: dict[str, Path], 
     assert (wide, overflowing) == (width, [])
 
 
+LINES_OF_STEPS = """() => [...document.querySelectorAll(".steps tbody th")].map((cell) => {
+  const range = document.createRange();
+  range.selectNodeContents(cell);
+  return [cell.textContent, new Set([...range.getClientRects()].map((box) => box.top)).size];
+}).filter(([name, lines]) => lines > 1 && !name.includes(" "))"""
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1280])
+def test_no_name_of_a_curation_step_is_broken(browser: Any, pages: dict[str, Path], width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    page.goto(pages["full"].as_uri())
+    names = page.locator(".steps tbody th").all_inner_texts()
+    broken = page.evaluate(LINES_OF_STEPS)
+    page.close()
+    assert {"exact_duplicates", "near_duplicates"} <= set(names)
+    assert broken == []
+
+
 @pytest.mark.parametrize("name", ["full", "hostile"])
 def test_no_script_error_no_dialog_no_request(browser: Any, pages: dict[str, Path], name: str) -> None:
     context = browser.new_context()
