@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,20 @@ def test_scores_of_the_harness(model: Path, tmp_path: Path) -> None:
             read_scores(path)
     with pytest.raises(ArtifactError, match="no such results file"):
         read_scores(tmp_path / "none.json")
+
+
+def test_a_folder_of_scores_is_told_by_its_own_results(model: Path, tmp_path: Path) -> None:
+    """Below the suite's results lie the probe's. Where there are none above, two below are one too many."""
+    scores = model.parent / "scores-flagship-base-0123456789ab"
+    own = read_scores(scores)
+    (results,) = scores.glob("results*.json")
+    for name in ("probe", "other"):
+        (scores / name).mkdir()
+        shutil.copy(results, scores / name / results.name)
+    assert read_scores(scores) == own
+    results.unlink()
+    with pytest.raises(ArtifactError, match="2 results files"):
+        read_scores(scores)
 
 
 def test_published_and_pulled_again_it_is_the_same_model(

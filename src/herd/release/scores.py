@@ -47,7 +47,8 @@ def scores_of(folder: Path, given: Path | None = None) -> tuple[Row, ...]:
 def read_scores(path: Path) -> tuple[Row, ...]:
     """The rows of a results file, or of the folder that holds one."""
     path = Path(path)
-    found = sorted(path.rglob("results*.json")) if path.is_dir() else [path]
+    # A scored model's own folder holds the probe of conversations below its results; lm-eval keeps a model's below.
+    found = (sorted(path.glob("results*.json")) or sorted(path.rglob("results*.json"))) if path.is_dir() else [path]
     if len(found) != 1 or not found[0].is_file():
         raise ArtifactError(
             f"{len(found)} results files are here" if path.is_dir() else "there is no such results file",
