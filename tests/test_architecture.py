@@ -16,10 +16,10 @@ ORDER = (
     *(
         "llama",
         "text",
+        "kernels",
         "devices",
         "weights",
         "hub",
-        "kernels",
         "quantize",
         "corpus",
         "train",

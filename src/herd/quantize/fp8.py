@@ -31,8 +31,8 @@ _BF16 = 2  # bytes
 def quantize_model(model: Llama, policy: Fp8Policy | None = None, *, progress: Progress | None = None) -> Fp8Report:
     """Replace the policy's layers by `Fp8Linear`, in place, and say what it saved and cost.
 
-    `keep_wide` trades memory for faster CPU decoding (see `Fp8Linear`). Raises NoEffectError when the policy selects
-    nothing, InputError when the model is FP8 already or a weight is not finite; the model is then as it was.
+    Raises NoEffectError when the policy selects nothing, InputError when the model is FP8 already or a weight is not
+    finite; the model is then as it was.
     """
     policy, progress = policy or Fp8Policy(), progress or Silent()
     if any(isinstance(module, Fp8Linear) for module in model.modules()):

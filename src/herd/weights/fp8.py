@@ -4,8 +4,8 @@ Weights have one scale per output row, made once. Activations have one per token
 largest magnitude bounded (1200 in the release): rare tokens with huge activations would otherwise stretch the scale
 until everything else in their row underflows to zero. The bound is for activations only.
 
-On the CPU the product is computed in fp32 from the exact e4m3 values: every product of two e4m3 numbers is exact in
-fp32, so this equals an FP8 matrix unit that accumulates in fp32, up to the order of the sum.
+Every product of two e4m3 numbers is exact in fp32, so `kernels/` equals an FP8 matrix unit that accumulates in fp32, up
+to the order of the sum.
 It takes the place of a layer of a built `Llama`, which knows nothing of it; it stands here because reading an FP8
 folder builds it. Not here: which layers become FP8 (`quantize/`), training (there are no gradients).
 """
@@ -16,24 +16,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from herd.errors import InputError
-
-E4M3_MAX = 448.0  # the largest finite float8_e4m3fn; there is no infinity, the cast itself would give NaN
-_SMALLEST_ABSMAX = 1e-12  # a row of zeros gets this instead of a division by zero
-
-
-def quantize_rows(x: Tensor, bound: float | None = None) -> tuple[Tensor, Tensor]:
-    """e4m3 values of x [..., D] and the fp32 scale of each row [..., 1]; x is about values * scale.
-
-    With a `bound` the row's absolute maximum counts as at most `bound`, and what lies beyond saturates. NaN stays NaN.
-    """
-    wide = x.to(torch.float32)
-    absmax = wide.abs().amax(dim=-1, keepdim=True).clamp_(min=_SMALLEST_ABSMAX, max=bound)
-    scale = absmax / E4M3_MAX
-    values = (wide / scale).clamp_(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
-    return values, scale
+from herd.kernels import linear_fp8
+from herd.kernels.e4m3 import E4M3_MAX as E4M3_MAX
+from herd.kernels.e4m3 import quantize_rows as quantize_rows
 
 
 def dequantize(values: Tensor, scale: Tensor) -> Tensor:
@@ -42,34 +29,26 @@ def dequantize(values: Tensor, scale: Tensor) -> Tensor:
 
 
 class Fp8Linear(nn.Module):
-    """Stands where an nn.Linear without bias stood: weight [out, in] in e4m3, weight_scale [out, 1] in fp32.
-
-    `keep_wide` holds an fp32 copy of the weight's e4m3 values after the first use: faster decoding, four times the
-    memory.
-    """
+    """Stands where an nn.Linear without bias stood: weight [out, in] in e4m3, weight_scale [out, 1] in fp32."""
 
     weight: Tensor
     weight_scale: Tensor
 
-    def __init__(
-        self, in_features: int, out_features: int, *, bound: float | None = None, keep_wide: bool = False
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, *, bound: float | None = None) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
-        self.bound, self.keep_wide = bound, keep_wide
+        self.in_features, self.out_features, self.bound = in_features, out_features, bound
         self.register_buffer("weight", torch.empty(out_features, in_features, dtype=torch.float8_e4m3fn))
         self.register_buffer("weight_scale", torch.empty(out_features, 1, dtype=torch.float32))
-        self._wide: Tensor | None = None
 
     @classmethod
-    def of(cls, linear: nn.Linear, *, bound: float | None = None, keep_wide: bool = False) -> Fp8Linear:
+    def of(cls, linear: nn.Linear, *, bound: float | None = None) -> Fp8Linear:
         """The FP8 version of a layer; a weight that is not finite is refused."""
         if getattr(linear, "bias", None) is not None:
             raise InputError("FP8 layers have no bias", where="Fp8Linear", mend="quantise Llama's own layers")
         weight = linear.weight.detach()
         if not bool(torch.isfinite(weight).all()):
             raise InputError("a weight holds NaN or infinity", where="Fp8Linear", mend="quantise a healthy model")
-        made = cls(linear.in_features, linear.out_features, bound=bound, keep_wide=keep_wide)
+        made = cls(linear.in_features, linear.out_features, bound=bound)
         made.weight, made.weight_scale = quantize_rows(weight)
         return made
 
@@ -81,16 +60,7 @@ class Fp8Linear(nn.Module):
                 mend="train the bf16 model and quantise afterwards; for inference call model.eval()",
             )
         with torch.no_grad():
-            values, scale = quantize_rows(x, self.bound)
-            product = F.linear(values.to(torch.float32), self._wide_values())
-            return product.mul_(scale).mul_(self.weight_scale.to(torch.float32).squeeze(1)).to(x.dtype)
-
-    def _wide_values(self) -> Tensor:
-        if not self.keep_wide:
-            return self.weight.to(torch.float32)
-        if self._wide is None or self._wide.device != self.weight.device:
-            self._wide = self.weight.to(torch.float32)
-        return self._wide
+            return linear_fp8(x, self.weight, self.weight_scale, bound=self.bound)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Fp8Linear:
         """model.to(...) moves an FP8 layer but never rounds it: bf16 values without FP8's meaning would be worse."""
@@ -100,7 +70,6 @@ class Fp8Linear(nn.Module):
             after = self._buffers[name]
             if after is not None and after.dtype != buffer.dtype:
                 self._buffers[name] = buffer.to(after.device)
-        self._wide = None
         return self
 
     def extra_repr(self) -> str:

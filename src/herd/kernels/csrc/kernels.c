@@ -1,0 +1,123 @@
+/* The entry points: which level of instructions this processor has, and a product dealt out to threads.
+
+   Threads are those of the caller's OpenMP library (torch's own pool): a second pool would spin against the first. It
+   is not linked; its GOMP_parallel is handed in by `herd_bind_threads`. Without it, one thread does the work. */
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "job.h"
+
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+#define PREPARED_BYTES ((int64_t)1 << 20) /* activations of one block of rows stay in a second-level cache */
+#define SMALL ((int64_t)1 << 16)          /* weights, in bytes: less is not worth waking a thread */
+
+typedef void (*parallel_fn)(void (*work)(void *), void *data, unsigned threads, unsigned flags);
+static parallel_fn parallel;
+
+EXPORT void herd_bind_threads(void *gomp_parallel) { memcpy(&parallel, &gomp_parallel, sizeof parallel); }
+
+/* The highest level that this processor and its operating system allow. */
+EXPORT int herd_best_level(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")))
+        return PORTABLE;
+    if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")))
+        return AVX2;
+    if (!(__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi"))) return AVX512;
+    return AVX512_BF16;
+#else
+    return PORTABLE;
+#endif
+}
+
+static kernel kernel_of(int level, enum format format, int exact_in_bf16) {
+#if defined(__x86_64__)
+    if (level == AVX512_BF16 && exact_in_bf16 && avx512_bf16_kernel(format).rows) return avx512_bf16_kernel(format);
+    if (level >= AVX512) return avx512_kernel(format);
+    if (level == AVX2) return avx2_kernel(format);
+#endif
+    (void)level;
+    (void)exact_in_bf16;
+    return portable_kernel(format);
+}
+
+/* What the threads share: they take pieces until none is left. */
+typedef struct {
+    const job *j;
+    kernel kernel;
+    int64_t piece, end;
+    char *scratch;
+    size_t scratch_bytes; /* of one thread */
+    atomic_llong next;
+    atomic_int thread;
+} shared;
+
+static void prepare_pieces(void *data) {
+    shared *s = data;
+    for (int64_t m; (m = atomic_fetch_add(&s->next, 1)) < s->end;) s->kernel.prepare(s->j, m);
+}
+
+static void rows_pieces(void *data) {
+    shared *s = data;
+    void *scratch = s->scratch + (size_t)atomic_fetch_add(&s->thread, 1) * s->scratch_bytes;
+    for (int64_t n; (n = atomic_fetch_add(&s->next, s->piece)) < s->end;)
+        s->kernel.rows(s->j, n, n + s->piece < s->end ? n + s->piece : s->end, scratch);
+}
+
+static void run(shared *s, void (*work)(void *), int64_t end, int64_t piece, int threads) {
+    s->end = end;
+    s->piece = piece;
+    atomic_store(&s->next, 0);
+    atomic_store(&s->thread, 0);
+    if (threads > 1 && parallel) parallel(work, s, (unsigned)threads, 0);
+    else work(s);
+}
+
+static void multiply(shared *s, int threads) {
+    const int64_t n = s->j->n, tile = (int64_t)s->kernel.tile;
+    int64_t piece = n / (threads * 8) / tile * tile;
+    run(s, prepare_pieces, s->j->m, 1, s->j->m > 1 ? threads : 1);
+    run(s, rows_pieces, n, piece > tile ? piece : tile, threads);
+}
+
+static void *room(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64 + 64); }
+
+/* out [m, n] = x [m, k] W^T, in blocks of rows of x. `scale` [n] or NULL; `quantise` makes activations e4m3, bounded.
+   Returns 0, or 1 where memory is short. The caller has checked every size. */
+EXPORT int herd_linear(int level, int format, int threads, int64_t m, int64_t n, int64_t k, const void *x, int x_type,
+                       int64_t x_stride, const void *weight, int64_t row_bytes, const float *scale, int quantise,
+                       float bound, float *out) {
+    job j = {.weight = weight, .row_bytes = row_bytes, .weight_scale = scale, .x_type = (enum xtype)x_type,
+             .x_stride = x_stride, .quantise = quantise, .bound = bound, .n = n, .k = k, .out_stride = n};
+    shared s = {.j = &j, .kernel = kernel_of(level, (enum format)format, quantise || x_type == X_BFLOAT16)};
+    const size_t x_size = x_type == X_BFLOAT16 ? 2 : 4, width = s.kernel.x_bytes;
+    j.k_padded = (k + GROUP - 1) / GROUP * GROUP;
+    if (n * row_bytes < SMALL || threads < 1) threads = 1;
+    int64_t block = PREPARED_BYTES / (j.k_padded * (int64_t)width + 1);
+    block = block < 4 ? 4 : block > 64 ? 64 : block;
+    if (block > m) block = m;
+    s.scratch_bytes = s.kernel.tile * (size_t)j.k_padded * width;
+    j.wide = room((size_t)(block * j.k_padded) * sizeof(float));
+    j.prepared = width == sizeof(float) ? j.wide : room((size_t)(block * j.k_padded) * width);
+    j.x_scale = room((size_t)block * sizeof(float));
+    s.scratch = room(s.scratch_bytes * (size_t)threads);
+    const int failed = !j.wide || !j.prepared || !j.x_scale || !s.scratch;
+    for (int64_t first = 0; first < m && !failed; first += block) {
+        j.m = m - first < block ? m - first : block;
+        j.x = (const char *)x + (size_t)(first * x_stride) * x_size;
+        j.out = out + first * n;
+        multiply(&s, threads);
+    }
+    if (j.prepared != j.wide) free(j.prepared);
+    free(j.wide);
+    free(j.x_scale);
+    free(s.scratch);
+    return failed;
+}

@@ -1,0 +1,96 @@
+"""Which code does the work: the level forced or found, the library absent, torch's own threads."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from herd.errors import SettingError
+from herd.kernels import library, linear_fp8, reference, status
+from herd.kernels.e4m3 import quantize_rows
+
+SOURCES = Path(library.__file__).parent / "csrc"
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    library.kernels.cache_clear()
+    yield
+    library.kernels.cache_clear()
+
+
+@pytest.fixture
+def compiled():
+    path = library.library_path()
+    if path is None:
+        pytest.skip("the kernels were not compiled: no C compiler when herd was installed")
+    return path
+
+
+def test_without_the_library_torch_does_the_work_and_status_says_why(monkeypatch):
+    monkeypatch.delenv(library.VARIABLE, raising=False)
+    monkeypatch.setattr(library, "library_path", lambda: None)
+    weight, scale = quantize_rows(torch.randn(5, 64))
+    x = torch.randn(3, 64)
+    torch.testing.assert_close(linear_fp8(x, weight, scale), reference.linear_fp8(x, weight, scale))
+    assert "not installed" in status()
+    assert "C compiler" in status()
+
+
+def test_a_level_that_cannot_be_is_refused(monkeypatch, compiled):
+    monkeypatch.setenv(library.VARIABLE, "sse9")
+    with pytest.raises(SettingError, match="no level"):
+        library.kernels()
+    monkeypatch.setenv(library.VARIABLE, library.LEVELS[-1])
+    monkeypatch.setattr(library, "_load", lambda path: _Old())
+    with pytest.raises(SettingError, match="portable is the highest"):
+        library.kernels()
+    monkeypatch.setattr(library, "library_path", lambda: None)
+    with pytest.raises(SettingError, match="not installed"):
+        library.kernels()
+
+
+class _Old:
+    """A library on a processor without any special instructions."""
+
+    def herd_best_level(self):
+        return 0
+
+
+def test_status_names_the_level_and_the_threads(monkeypatch, compiled):
+    monkeypatch.setenv(library.VARIABLE, "portable")
+    assert "without special instructions" in status()
+    library.kernels.cache_clear()
+    monkeypatch.setenv(library.VARIABLE, library.TORCH)
+    assert status() == "torch, as HERD_KERNELS asks"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_second_openmp_library_is_loaded(compiled):
+    """The threads are torch's: after products on two threads there is one pool of them."""
+    code = (
+        "import os, re, torch; torch.set_num_threads(2)\n"
+        "a = torch.randn(512, 512); a @ a; torch.randn(10**6).exp()\n"
+        "from herd.kernels import library, linear_fp8\n"
+        "from herd.kernels.e4m3 import quantize_rows\n"
+        "pools = lambda: set(re.findall(r'/\\S*lib(?:gomp|omp|iomp)\\S*', open('/proc/self/maps').read()))\n"
+        "before, threads = pools(), len(os.listdir('/proc/self/task'))\n"
+        "linear_fp8(a, *quantize_rows(torch.randn(2048, 512)))\n"
+        "print(library.kernels().threaded, pools() == before, len(os.listdir('/proc/self/task')) == threads)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "True"]
+
+
+def test_the_sources_compile_without_a_warning(tmp_path):
+    sources = [str(path) for path in sorted(SOURCES.glob("*.c"))]
+    assert len(sources) == 5
+    flags = ["-O3", "-std=c11", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
+    command = ["gcc", *flags, "-shared", "-fPIC", *sources, "-o", str(tmp_path / "k.so")]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("no gcc here")
+    assert done.returncode == 0, done.stderr
