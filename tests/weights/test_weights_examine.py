@@ -16,6 +16,7 @@ from herd.quantize.fp8 import quantize_model, save_fp8
 from herd.text import Tokenizer
 from herd.weights.convert import convert
 from herd.weights.examine import examine
+from herd.weights.formats import WriteOptions
 from herd.weights.hf import save_model
 from herd.weights.tensors import SINGLE
 
@@ -246,3 +247,22 @@ def test_the_small_models_of_llama_32_are_named():
     sizes = {name: config.parameters() for name, config in _RELEASED.items()}
     assert sizes["Llama 3.2 1B"] == 1_235_814_400  # as their model cards' 1.23B and 3.21B
     assert sizes["Llama 3.2 3B"] == 3_212_749_824
+
+
+def test_a_quantised_gguf_and_its_template(folder, tmp_path, capsys):
+    pytest.importorskip("gguf")
+    convert(folder, tmp_path / "m.gguf", to="gguf", options=WriteOptions("q8_0"))
+    report = examine(tmp_path / "m.gguf")
+    assert report.template == "inside the file"
+    assert not any("no chat template" in note for note in report.notes)
+    assert main(["inspect", str(tmp_path / "m.gguf"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes_on_disk"] == (tmp_path / "m.gguf").stat().st_size
+
+
+def test_the_bound_of_fp8_is_said(tmp_path, capsys):
+    model = Llama(CONFIG)
+    init_weights(model, 0)
+    quantize_model(model)
+    save_fp8(tmp_path / "m", model, herd={}, tokenizer=TOKENIZER, instruct=True)
+    assert main(["inspect", str(tmp_path / "m")]) == 0
+    assert "6 matrices, activations bounded at 1,200" in capsys.readouterr().out

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, TextIO
 from herd.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from herd.weights.examine import Examination
+    from herd.weights.examination import Examination
 
 
 def inspect_model(path: Path, out: TextIO, *, values: bool = False, as_json: bool = False) -> int:
     """Print the examination; 0 when nothing is wrong, else the code of an ArtifactError."""
     from herd.commands.watch_line import Line
-    from herd.weights import examine
+    from herd.weights.examination import as_json as plain
+    from herd.weights.examine import examine
 
     with Line(sys.stderr) as line:
-        report = examine.examine(path, values=values, progress=line)
+        report = examine(path, values=values, progress=line)
     if as_json:
-        out.write(json.dumps(examine.as_json(report), indent=2) + "\n")
+        out.write(json.dumps(plain(report), indent=2) + "\n")
     else:
         out.write("\n".join(_lines(report)) + "\n")
     return ArtifactError.exit_code if report.wrong else 0
@@ -42,6 +43,8 @@ def _lines(report: Examination) -> list[str]:
             f"  parameters    {report.parameters:,} in {len(report.model.tensors):,} tensors",
             f"  bytes         {report.model.n_bytes:,}: "
             + ", ".join(f"{name} {size:,}" for name, size in report.bytes_by_dtype.items()),
+            f"  on disk       {sum(file.stat().st_size for file in report.files):,} bytes in {len(report.files)} files",
+            *_fp8(report),
             f"  context       {config.max_seq_len:,} tokens; RoPE theta {config.rope_theta:,.0f}, {rope}",
             f"  begin, stops  {report.model.bos}, {list(report.model.stops)}",
             f"  tokenizer     {report.tokenizer}",
@@ -53,3 +56,9 @@ def _lines(report: Examination) -> list[str]:
     if len(report.wrong) > 20:
         lines.append(f"  wrong         and {len(report.wrong) - 20} things more")
     return lines if report.wrong else [*lines, "  nothing is wrong with it"]
+
+
+def _fp8(report: Examination) -> list[str]:
+    bound = report.model.activation_bound if report.model else None
+    said = f"activations bounded at {bound:,.0f}" if bound else "activations without a bound"
+    return [f"  FP8           {len(report.fp8)} matrices, {said}"] if report.fp8 else []

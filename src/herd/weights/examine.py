@@ -9,18 +9,17 @@ that is not there, a template that is missing, files cut short. Headers only, un
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from herd.errors import HerdError
 from herd.files import read_json
 from herd.llama.config import LlamaConfig, RopeScaling, llama31_8b, llama31_70b, llama31_405b
 from herd.progress import Progress, Silent
-from herd.text.folder_template import differs
+from herd.weights.examination import DOWNLOAD, Examination, Fault
+from herd.weights.examine_text import look_at_text
 from herd.weights.examine_values import checklist_faults, value_faults
-from herd.weights.registry import detect, open_stored, tokenizer_of
+from herd.weights.registry import detect, open_stored
 from herd.weights.stored import FP8, TIED, StoredModel, faults
 
 _SMALL = replace(llama31_8b(), rope_scaling=RopeScaling(factor=32.0), ffn_dim=8192, tie_embeddings=True)
@@ -32,40 +31,6 @@ _RELEASED = {
     "Llama 3.2 3B": replace(_SMALL, dim=3072, n_layers=28, n_heads=24),
 }
 _STRETCHED = 8192  # a longer context of Llama 3 needs RoPE scaling
-_DOWNLOAD = "download or copy the model again"
-
-
-@dataclass(frozen=True)
-class Fault:
-    what: str
-    mend: str = ""
-
-
-@dataclass
-class Examination:
-    """Everything said by `herd inspect`; `model` is None when the files cannot be opened."""
-
-    path: Path
-    formats: list[str] = field(default_factory=list)
-    model: StoredModel | None = None
-    released: str = ""
-    template: str = ""
-    tokenizer: str = ""
-    wrong: list[Fault] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def parameters(self) -> int:
-        """Scales of FP8 matrices are no parameters."""
-        entries = self.model.tensors.values() if self.model else ()
-        return sum(entry.n_bytes // entry.dtype.itemsize for entry in entries if not entry.name.endswith("_scale"))
-
-    @property
-    def bytes_by_dtype(self) -> dict[str, int]:
-        counted: Counter[str] = Counter()
-        for entry in self.model.tensors.values() if self.model else ():
-            counted[str(entry.dtype).removeprefix("torch.")] += entry.n_bytes
-        return dict(counted.most_common())
 
 
 def examine(path: Path, *, values: bool = False, progress: Progress | None = None) -> Examination:
@@ -77,19 +42,19 @@ def examine(path: Path, *, values: bool = False, progress: Progress | None = Non
     except HerdError as error:
         if not report.formats:
             raise
-        report.wrong.append(Fault(f"{error.message} [{error.where}]", error.mend or _DOWNLOAD))
+        report.wrong.append(Fault(f"{error.message} [{error.where}]", error.mend or DOWNLOAD))
         return report
     model = report.model
     report.notes += model.notes
     report.released = next((name for name, config in _RELEASED.items() if config == model.config), "")
     _look_at_tensors(report, model)
     _look_at_rope(report, model.config)
-    _look_at_text(report, model)
+    look_at_text(report, model)
     if model.config_file == "config.json" and path.is_dir():
         _look_at_hf(report, model)
     if values:
         found = [*value_faults(model, progress or Silent()), *checklist_faults(path)]
-        report.wrong += [Fault(fault, _DOWNLOAD) for fault in found]
+        report.wrong += [Fault(fault, DOWNLOAD) for fault in found]
     return report
 
 
@@ -114,8 +79,8 @@ def _mend_of_tensors(model: StoredModel) -> str:
         return "Llama 3 has no biases, and this network computes none; run this model with a program that has them"
     layers = {name.split(".")[2] for name in names if name.startswith("model.layers.")}
     if layers and len(layers) != model.config.n_layers:
-        return f"{model.config_file} says {model.config.n_layers} layers, the files have {len(layers)}; {_DOWNLOAD}"
-    return _DOWNLOAD
+        return f"{model.config_file} says {model.config.n_layers} layers, the files have {len(layers)}; {DOWNLOAD}"
+    return DOWNLOAD
 
 
 def _look_at_rope(report: Examination, config: LlamaConfig) -> None:
@@ -128,91 +93,6 @@ def _look_at_rope(report: Examination, config: LlamaConfig) -> None:
                 '"original_max_position_embeddings": 8192}; a model that has none says its true context',
             )
         )
-
-
-def _look_at_text(report: Examination, model: StoredModel) -> None:
-    """Tokenizer, template and end tokens."""
-    ids, template = _special_ids(report, model), _template(model)
-    report.template = template
-    _look_at_template(report, model)
-    if not model.files.keys() & {"tokenizer.json", "tokenizer.model"} and model.tokenizer is None:
-        report.wrong.append(Fault("no tokenizer is here", "put the model's tokenizer.json beside it"))
-    if not model.stops:
-        report.wrong.append(
-            Fault("no end token is stated: answers will not stop", "state eos_token_id in generation_config.json")
-        )
-    rows = range(model.config.vocab_size)
-    beyond = [token for token in (model.bos, *model.stops) if token is not None and token not in rows]
-    if beyond:
-        report.wrong.append(
-            Fault(f"begin or end tokens {beyond} are no rows of the embedding", "state those of this model's tokenizer")
-        )
-    talks = bool(template) or len(model.stops) > 1
-    eot = ids.get("<|eot_id|>")
-    if talks and eot is not None and model.stops and eot not in model.stops:
-        report.wrong.append(
-            Fault(
-                f"generation does not stop at <|eot_id|> ({eot}), with which every chat turn ends",
-                f"set eos_token_id in generation_config.json to {sorted({*model.stops, eot})}",
-            )
-        )
-    if not template:
-        told = "this is how a base model is shipped" if len(model.stops) < 2 else "chat programs will guess"
-        fault = Fault(f"no chat template: {told}", "take tokenizer_config.json of the released instruct model")
-        report.wrong.append(fault) if len(model.stops) > 1 and model.tokenizer is None else report.notes.append(
-            fault.what
-        )
-
-
-def _special_ids(report: Examination, model: StoredModel) -> dict[str, int]:
-    """The special tokens of tokenizer.json, whose size is compared with the embedding on the way."""
-    if "tokenizer.json" not in model.files:
-        report.tokenizer = ", ".join(name for name in model.files if name.startswith("tokenizer.")) or (
-            "inside the file" if model.tokenizer else "none"
-        )
-        return {}
-    try:
-        content = read_json(model.files["tokenizer.json"])
-        added = {token["content"]: int(token["id"]) for token in content["added_tokens"]}
-        size = max(max(content["model"]["vocab"].values(), default=-1), max(added.values(), default=-1)) + 1
-    except (HerdError, KeyError, TypeError, ValueError, AttributeError) as error:
-        report.wrong.append(Fault(f"tokenizer.json cannot be read: {error}", _DOWNLOAD))
-        return {}
-    report.tokenizer = f"tokenizer.json, {size:,} ids"
-    if size > model.config.vocab_size:
-        report.wrong.append(
-            Fault(
-                f"the tokenizer has {size:,} ids and the embedding {model.config.vocab_size:,} rows",
-                "model and tokenizer do not belong together",
-            )
-        )
-    return added
-
-
-def _look_at_template(report: Examination, model: StoredModel) -> None:
-    """Whether conversations are written by the model's own template, and in what that differs from herd's format."""
-    try:
-        tokenizer = tokenizer_of(model)
-    except HerdError:
-        return  # said where the tokenizer is looked at
-    try:
-        report.notes += [] if tokenizer.foreign_format is None else differs(tokenizer.foreign_format.differences)
-    except HerdError as error:
-        report.wrong.append(Fault(error.message, error.mend))
-
-
-def _template(model: StoredModel) -> str:
-    """Where a chat template stands, "" for none."""
-    if "chat_template.jinja" in model.files:
-        return f"chat_template.jinja, {model.files['chat_template.jinja'].stat().st_size:,} bytes"
-    if "tokenizer_config.json" in model.files:
-        try:
-            content = read_json(model.files["tokenizer_config.json"])
-        except HerdError:
-            return ""
-        if isinstance(content, dict) and content.get("chat_template"):
-            return "in tokenizer_config.json"
-    return ""
 
 
 def _look_at_hf(report: Examination, model: StoredModel) -> None:
@@ -239,23 +119,3 @@ def _look_at_hf(report: Examination, model: StoredModel) -> None:
     loose = sorted(p.name for p in report.path.glob("model*.safetensors") if p.name not in read)
     if loose:
         report.notes.append(f"nothing is read from {', '.join(loose[:4])}" + (" and others" if len(loose) > 4 else ""))
-
-
-def as_json(report: Examination) -> dict[str, Any]:
-    """The report as plain values, for programs."""
-    model = report.model
-    return {
-        "path": str(report.path),
-        "formats": report.formats,
-        "config": None if model is None else asdict(model.config),
-        "released": report.released,
-        "tensors": 0 if model is None else len(model.tensors),
-        "parameters": report.parameters,
-        "bytes_by_dtype": report.bytes_by_dtype,
-        "bos": model and model.bos,
-        "stops": list(model.stops) if model else [],
-        "tokenizer": report.tokenizer,
-        "template": report.template,
-        "notes": report.notes,
-        "wrong": [{"what": fault.what, "mend": fault.mend} for fault in report.wrong],
-    }

@@ -21,7 +21,7 @@ import torch
 
 from herd.errors import SettingError
 from herd.files import read_json, write_json
-from herd.llama.config import VOCABULARY, LlamaConfig
+from herd.llama.config import VOCABULARY, LlamaConfig, RopeScaling
 from herd.progress import Progress
 from herd.weights import meta_parts as parts
 from herd.weights.formats import WriteOptions
@@ -88,6 +88,10 @@ class Meta:
         ranks, config = options.model_parallel, model.config
         parts.check_ranks(config, ranks)
         model = _only_metas_fp8(model, progress)
+        if config.rope_scaling not in (None, RopeScaling()):
+            progress.note(
+                "params.json cannot say the RoPE factor of Llama 3.2; Meta's first code for it takes 8, not 32"
+            )
         params = to_params(config, config.n_kv_heads * parts.kv_repeats(config, ranks), str(model.path))
         each = [_rank_entries(model, rank, ranks, options.dtype) for rank in range(ranks)]
         meter = Meter(sum(entry.n_bytes for weights, scales in each for entry in (*weights, *scales)), progress)

@@ -172,6 +172,12 @@ class GgufTokenizer:
         return 0 if found is None else found
 
     @property
+    def template(self) -> str:
+        """The chat template, "" for none."""
+        template = self._said.get("tokenizer.chat_template")
+        return template if isinstance(template, str) else ""
+
+    @property
     def stop_ids(self) -> tuple[int, ...]:
         """End of text first, then end of message and of turn, as in the released generation_config.json."""
         text = [number for number, token in enumerate(self._tokens) if token == "<|end_of_text|>"]
@@ -224,10 +230,9 @@ class GgufTokenizer:
             "model_max_length": self._said.get("llama.context_length"),
             "added_tokens_decoder": decoder,
         }
-        template = self._said.get("tokenizer.chat_template")
-        if isinstance(template, str):
-            config["chat_template"] = template
-            write_text(folder / "chat_template.jinja", template)
+        if self.template:
+            config["chat_template"] = self.template
+            write_text(folder / "chat_template.jinja", self.template)
         write_json(folder / "tokenizer.json", description)
         write_json(folder / "tokenizer_config.json", config)
         write_json(folder / "special_tokens_map.json", named)

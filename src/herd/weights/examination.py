@@ -1,0 +1,82 @@
+"""What `herd inspect MODEL` has to say, as values; `examine.py` finds it out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from herd.weights.stored import StoredModel
+from herd.weights.widen import fp8_names
+
+DOWNLOAD = "download or copy the model again"
+
+
+@dataclass(frozen=True)
+class Fault:
+    what: str
+    mend: str = ""
+
+
+@dataclass
+class Examination:
+    """Everything said by `herd inspect`; `model` is None when the files cannot be opened."""
+
+    path: Path
+    formats: list[str] = field(default_factory=list)
+    model: StoredModel | None = None
+    released: str = ""
+    template: str = ""
+    tokenizer: str = ""
+    wrong: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def parameters(self) -> int:
+        """Scales of FP8 matrices are no parameters."""
+        entries = self.model.tensors.values() if self.model else ()
+        return sum(entry.n_bytes // entry.dtype.itemsize for entry in entries if not entry.name.endswith("_scale"))
+
+    @property
+    def bytes_by_dtype(self) -> dict[str, int]:
+        counted: Counter[str] = Counter()
+        for entry in self.model.tensors.values() if self.model else ():
+            counted[str(entry.dtype).removeprefix("torch.")] += entry.n_bytes
+        return dict(counted.most_common())
+
+    @property
+    def files(self) -> list[Path]:
+        """What lies at the path on disk, folders inside it not counted; all parts of a GGUF file in parts."""
+        if self.path.is_dir():
+            return [file for file in sorted(self.path.iterdir()) if file.is_file()]
+        places = {entry.place for entry in self.model.tensors.values()} if self.model else set()
+        return [self.path.with_name(place) for place in sorted(places)] or [self.path]
+
+    @property
+    def fp8(self) -> list[str]:
+        """The matrices in FP8."""
+        return [] if self.model is None else fp8_names(self.model)
+
+
+def as_json(report: Examination) -> dict[str, Any]:
+    """The report as plain values, for programs."""
+    model = report.model
+    return {
+        "path": str(report.path),
+        "formats": report.formats,
+        "config": None if model is None else asdict(model.config),
+        "released": report.released,
+        "tensors": 0 if model is None else len(model.tensors),
+        "parameters": report.parameters,
+        "bytes_by_dtype": report.bytes_by_dtype,
+        "bytes_on_disk": sum(file.stat().st_size for file in report.files),
+        "fp8_matrices": len(report.fp8),
+        "activation_bound": model and model.activation_bound,
+        "bos": model and model.bos,
+        "stops": list(model.stops) if model else [],
+        "tokenizer": report.tokenizer,
+        "template": report.template,
+        "notes": report.notes,
+        "wrong": [{"what": fault.what, "mend": fault.mend} for fault in report.wrong],
+    }
