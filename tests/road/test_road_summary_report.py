@@ -272,8 +272,9 @@ def test_conversations_are_chosen_by_a_rule_that_shows_the_wrong_ones(report: Re
     shown = report.conversations
     assert "hash" in report.conversations_note
     assert f"How these were chosen: {report.conversations_note[:30]}" in render(report)
-    assert len(shown) == len(CAPABILITIES) * (PER_CAPABILITY + 1)
-    for capability in CAPABILITIES:
+    kinds = (*CAPABILITIES, "turn_2", "turn_3", "follow_up")
+    assert len(shown) == len(kinds) * (PER_CAPABILITY + 1)
+    for capability in kinds:
         talks = [talk for talk in shown if talk.capability == capability]
         assert len({talk.lang for talk in talks[:PER_CAPABILITY]}) == PER_CAPABILITY
         assert any(reply.model == "round-2" and not reply.ok for talk in talks for reply in talk.replies)

@@ -1,4 +1,6 @@
-"""Sample conversations from the suite: what the models replied, right or wrong, chosen by a rule that cannot flatter.
+"""Sample conversations: what the models replied, right or wrong, chosen by a rule that cannot flatter.
+
+From the suite and, of more than one turn, from the probe of conversations.
 
 Of each capability: the first items in the order of a hash of their ids, in as many languages as there are items, and
 one item that the flagship got wrong, if there is one.
@@ -11,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from herd.evaluate.suite import Item
+from herd.paddock.settings import TURNS
 from herd.report.data import Conversation, Reply, Turn
 from herd.road.summary.folders import Folders
 
@@ -20,7 +23,7 @@ TALKERS = ("small-taught", "small-alone")  # beside the flagship
 CHOICE = (
     f"Of each capability, the first {PER_CAPABILITY} items of the held-out suite in the order of a hash of their ids, "
     "each in another language, whatever was replied; and one more, the next that the flagship got wrong, if there is "
-    "one. Replies are greedy."
+    "one. So too of the second turns, third turns and follow-ups of the probe of conversations. Replies are greedy."
 )
 
 _TURN = re.compile(r"<\|start_header_id\|>(.*?)<\|end_header_id\|>\n\n(.*?)(?:<\|eot_id\|>|<\|eom_id\|>|\Z)", re.DOTALL)
@@ -31,8 +34,15 @@ def conversations(folders: Folders) -> tuple[Conversation, ...]:
     names = [name for name in (folders.flagship, *TALKERS) if name in folders.results]
     if not names:
         return ()
-    replies = {name: {item.id: item for item in folders.results[name].items} for name in names}
-    return tuple(_conversation(item, replies) for item in chosen(folders.results[names[0]].items))
+    answered = {name: (*folders.results[name].items, *_later_turns(folders, name)) for name in names}
+    replies = {name: {item.id: item for item in items} for name, items in answered.items()}
+    return tuple(_conversation(item, replies) for item in chosen(answered[names[0]]))
+
+
+def _later_turns(folders: Folders, name: str) -> tuple[Item, ...]:
+    """The probe without its first turns, which look like the suite's."""
+    probed = folders.talk_results.get(name)
+    return tuple(item for item in probed.items if item.capability != TURNS[0]) if probed else ()
 
 
 def chosen(items: Sequence[Item]) -> list[Item]:
