@@ -22,7 +22,7 @@ from herd.errors import DeviceError
 from herd.llama.model import Llama
 from herd.text import Tokenizer
 from herd.weights.fp8 import Fp8Linear
-from herd.weights.q8_0 import BYTES, VALUES, Q8Linear
+from herd.weights.q8_0 import Q8Linear
 from herd.weights.registry import open_model, tokenizer_of
 from herd.weights.stored import FP8, StoredModel
 from herd.weights.tensors import Entry
@@ -87,13 +87,14 @@ def build_model(
                 _replace(model, name, Q8Linear)
     for name in model.state_dict():
         entry = stored.tensors[name]
-        read = entry.q8_0 if name in blocks and entry.q8_0 is not None else entry.values
-        _assign(model, name, read(), dtype, device)
+        blocks_of = entry.packed.q8_0 if entry.packed and name in blocks else None
+        _assign(model, name, (blocks_of or entry.values)(), dtype, device)
     return model.eval()
 
 
 def _stays_in_blocks(name: str, entry: Entry, dtype: torch.dtype) -> bool:
-    return entry.q8_0 is not None and dtype != torch.float32 and name != EMBEDDING  # its rows are looked up
+    in_blocks = entry.packed is not None and entry.packed.q8_0 is not None
+    return in_blocks and dtype != torch.float32 and name != EMBEDDING  # rows of the embedding are looked up
 
 
 def _count(entry: Entry) -> int:
@@ -104,8 +105,8 @@ def _kept_bytes(name: str, entry: Entry, dtype: torch.dtype) -> int:
     """Bytes of a tensor in a built model."""
     if entry.dtype == FP8:
         return entry.n_bytes
-    if _stays_in_blocks(name, entry, dtype):
-        return _count(entry) // VALUES * BYTES
+    if entry.packed and _stays_in_blocks(name, entry, dtype):
+        return entry.packed.n_bytes
     return _count(entry) * dtype.itemsize
 
 

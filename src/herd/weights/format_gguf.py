@@ -25,7 +25,7 @@ from herd.files import read_json
 from herd.progress import Progress
 from herd.weights import gguf_tokenizer
 from herd.weights.formats import WriteOptions
-from herd.weights.gguf_header import BF16, F16, F32, MAGIC, Q8_0, Header, Stored, read_header
+from herd.weights.gguf_header import BF16, F16, F32, MAGIC, Q8_0, Header, Stored, kind_name, read_header
 from herd.weights.gguf_library import library
 from herd.weights.gguf_metadata import ROPE, from_metadata, names
 from herd.weights.gguf_tokenizer import GgufTokenizer
@@ -35,7 +35,7 @@ from herd.weights.q8_0 import unpack
 from herd.weights.rotary import to_halves
 from herd.weights.staging import Staging
 from herd.weights.stored import TOKENIZER_FILES, StoredModel
-from herd.weights.tensors import Entry, refuse_escape
+from herd.weights.tensors import Entry, Packed, refuse_escape
 
 KINDS = {"bf16": BF16, "f16": F16, "f32": F32, "q8_0": Q8_0}
 _DTYPES = {BF16: torch.bfloat16, F16: torch.float16, F32: torch.float32}
@@ -164,17 +164,12 @@ def _entry(name: str, stored: Stored, heads: int) -> Entry:
             return found
         return to_halves(found, heads)
 
-    dtype, packed = _DTYPES.get(stored.kind, torch.float32), stored.kind not in _DTYPES
-    in_blocks = stored.kind == Q8_0 and len(stored.shape) == 2 and stored.n_bytes > 0
-    return Entry(
-        name,
-        stored.shape,
-        dtype,
-        lambda: ordered(_values(stored)),
-        stored.path.name,
-        packed=packed,
-        q8_0=(lambda: ordered(_raw_rows(stored))) if in_blocks else None,
-    )
+    dtype, packed = _DTYPES.get(stored.kind), None
+    if dtype is None:
+        in_blocks = stored.kind == Q8_0 and len(stored.shape) == 2 and stored.n_bytes > 0
+        blocks = (lambda: ordered(_raw_rows(stored))) if in_blocks else None
+        packed = Packed(kind_name(stored.kind), stored.n_bytes, blocks)
+    return Entry(name, stored.shape, dtype or torch.float32, lambda: ordered(_values(stored)), stored.path.name, packed)
 
 
 def _raw_rows(stored: Stored) -> Tensor:

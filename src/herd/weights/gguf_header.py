@@ -168,3 +168,12 @@ def block_of(kind: int, path: Path) -> tuple[int, int]:
         raise FormatError(f"tensors of kind {kind} are unknown", where=str(path), mend="pip install -U gguf")
     values, size = known[kind]
     return int(values), int(size)
+
+
+def kind_name(kind: int) -> str:
+    """ggml's name of a quantised kind, in small letters."""
+    if kind == Q8_0:
+        return "q8_0"
+    from herd.weights.gguf_library import library
+
+    return str(library().GGMLQuantizationType(kind).name).lower()

@@ -36,6 +36,15 @@ SYNC_BYTES = 2**30  # what a kill can cost: so much is written between two marks
 
 
 @dataclass(frozen=True)
+class Packed:
+    """The quantised form of a tensor in a file."""
+
+    kind: str  # ggml's name for it, e.g. "q4_k"
+    n_bytes: int
+    q8_0: Callable[[], Tensor] | None = None  # the blocks, where these are Q8_0 and can be used as they are: `q8_0.py`
+
+
+@dataclass(frozen=True)
 class Entry:
     """A tensor to be written: its form now, its values when its turn comes."""
 
@@ -44,8 +53,7 @@ class Entry:
     dtype: torch.dtype
     values: Callable[[], Tensor]
     place: str = ""  # the file it was found in, for messages
-    packed: bool = False  # values are computed out of a quantised form, which is smaller
-    q8_0: Callable[[], Tensor] | None = None  # that form, where it is GGUF's Q8_0: see `q8_0.py`
+    packed: Packed | None = None  # what the values are computed from, where the file holds something smaller
 
     @property
     def n_bytes(self) -> int:
