@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from herd.errors import DeviceError
-from herd.generate import slots
+from herd.generate import rows
 from herd.generate.engine import Engine
 from herd.generate.protocol import Request, Sampling
 from herd.generate.sampling import inverse_cdf
@@ -38,13 +38,13 @@ def test_the_whole_cycle_of_a_batch_stays_on_the_models_device(kind, monkeypatch
     """Prompts that enter together, alone and later, rows that end early, a batch that shrinks: all but the draw."""
     drawn = []
 
-    def sample(logits_BV, temperature_B, top_p_B, chance_B):
+    def sample(logits_BV, *how):
         assert logits_BV.device.type == "meta"
         drawn.append(len(logits_BV))
         rows = len(logits_BV)
         return torch.zeros(rows, dtype=torch.int64), torch.zeros(rows)  # what the engine takes to main memory
 
-    monkeypatch.setattr(slots, "sample", sample)
+    monkeypatch.setattr(rows, "sample", sample)
     engine = Engine(model(kind).to("meta"), batch_size=4)
     requests = [Request((1, 2, 3 + n % 2), Sampling(max_tokens=1 + n)) for n in range(7)]
     found = engine.generate(requests)

@@ -10,7 +10,6 @@ from herd.devices import device_of
 from herd.errors import DeviceError
 from herd.generate.engine import Engine
 from herd.generate.protocol import Request, Sampling
-from herd.generate.sampling import sample
 from herd.quantize.fp8 import quantize_model
 from herd.weights.build import load_any, open_for_use
 from herd.weights.hf import save_model
@@ -39,14 +38,12 @@ def test_a_stream_is_what_a_batch_gives():
     assert tuple(token for token, _ in engine.stream(request)) == engine.generate([request])[0].tokens
 
 
-def test_draws_are_the_cpus_from_the_same_logits():
-    logits = torch.randn(64, 500, generator=torch.Generator().manual_seed(0)) * 3
-    numpy = torch.rand(3, 64, generator=torch.Generator().manual_seed(1)).numpy()
-    how = (numpy[0] * 1.5, numpy[1] * 0.9 + 0.1, numpy[2])
-    here, there = sample(logits.clone(), *how), sample(logits.to(CUDA), *how)
-    assert (there[0].cpu() == here[0]).float().mean() > 0.97  # a draw on the border of two tokens may fall otherwise
-    same = there[0].cpu() == here[0]
-    torch.testing.assert_close(there[1].cpu()[same], here[1][same], rtol=1e-4, atol=1e-4)
+def test_draws_are_the_cpus_but_for_the_borders_of_tokens():
+    here, there = (
+        Engine(tiny().eval().to(device), batch_size=8).generate(requests(temperature=0.8)) for device in (CPU, CUDA)
+    )
+    # One number decides a token: rounding moves a draw only where that number falls between two of them.
+    assert sum(one.tokens == other.tokens for one, other in zip(there, here, strict=True)) >= len(here) - 2
 
 
 def test_fp8_layers_give_the_cpus_numbers():
