@@ -71,7 +71,7 @@ class MixSettings:
     """Share of each source in pre-training, by tokens; see road/mixing.py for sources that are not named here."""
 
     weights: Mapping[str, float] = field(
-        default_factory=lambda: {"paddock": 0.85, "planted": 0.0, "stdlib-docs": 0.08, "stdlib-code": 0.07}
+        default_factory=lambda: {"paddock": 0.85, "stdlib-docs": 0.08, "stdlib-code": 0.07}
     )
     other: float = 0.2  # of all sources without a name here together, before all weights are scaled to sum 1
     tokens: int = 1_500_000  # of one pass; training goes around again when it needs more

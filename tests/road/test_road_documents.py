@@ -7,8 +7,10 @@ from pathlib import Path
 
 from herd.corpus.settings import CurateSettings, ReadSettings
 from herd.files import read_json, read_jsonl
+from herd.paddock.documents import SOURCE
+from herd.paddock.noise import SOURCE as PLANTED
 from herd.road.corpus import read_kept
-from herd.road.documents import folder_state
+from herd.road.documents import OWN, folder_state
 from herd.road.settings import Documents
 from herd.stages import Runner, Stage
 
@@ -49,3 +51,4 @@ def test_a_folder_named_as_a_source_of_herd_is_kept_apart(tmp_path: Path) -> Non
     made = Runner(tmp_path / "run").run([Stage("documents", "herd.road.documents:run", settings)])
     by_source = read_json(made["documents"] / "herd.json")["metrics"]["by_source"]
     assert by_source == {"user-paddock": 1, "user-stdlib-docs": 1, "b": 1}
+    assert set(OWN) >= {SOURCE, PLANTED, *CurateSettings().trusted_sources}

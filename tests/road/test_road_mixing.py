@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from herd.cli import main
 from herd.corpus.mix import SourceShare
 from herd.errors import SettingError
+from herd.paddock.noise import SOURCE as PLANTED
 from herd.recipe import MixSettings
 from herd.road.mixing import MOST_READINGS, READINGS, bounded, expected, notes, shares
 
@@ -37,6 +38,17 @@ def test_a_handful_of_pages_is_not_learnt_by_heart() -> None:
     assert weights["paddock"] / weights["docs"] == pytest.approx(9)
     named = replace(SETTINGS, weights={**SETTINGS.weights, "mine": 0.25})
     assert bounded(named, {"paddock": 900, "docs": 900, "mine": 20})["mine"] == pytest.approx(0.2)
+
+
+def test_planted_pages_that_stayed_are_read_only_by_name() -> None:
+    available = {"paddock": 900, "docs": 900, PLANTED: 50}
+    weights = bounded(SETTINGS, available)
+    assert weights == {**bounded(SETTINGS, {"paddock": 900, "docs": 900}), PLANTED: 0}
+    assert notes(SETTINGS, [SourceShare(name, share, 9, 9, 1, 1.0) for name, share in weights.items()]) == []
+    mine = bounded(SETTINGS, {**available, "mine": 900})
+    assert (mine[PLANTED], mine["mine"]) == (0, pytest.approx(0.2))
+    named = replace(SETTINGS, weights={"paddock": 0.9, PLANTED: 0.1})
+    assert bounded(named, {"paddock": 900, PLANTED: 50})[PLANTED] == pytest.approx(0.1)
 
 
 def test_where_no_source_has_a_name_all_are_read_as_often_as_it_takes() -> None:

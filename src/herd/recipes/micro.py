@@ -99,8 +99,7 @@ def micro() -> Recipe:
         documents=DocumentSettings(hub=_datasets(), stdlib_modules=0),
         tokenizer=TokenizerSettings(vocab_size=50_176, sample_characters=500_000_000),
         mix=MixSettings(
-            weights={"paddock": 0.05, "planted": 0.0, "fineweb-edu": 0.6}
-            | {f"fineweb-2-{lang}": 0.05 for lang in _LANGUAGES},
+            weights={"paddock": 0.05, "fineweb-edu": 0.6} | {f"fineweb-2-{lang}": 0.05 for lang in _LANGUAGES},
             tokens=2_600_000_000,
         ),
         ladder=LadderRecipe(min_steps=100),

@@ -121,9 +121,7 @@ def nano() -> Recipe:
         ),
         documents=DocumentSettings(stdlib_modules=40, paddock=PaddockSettings()),
         tokenizer=TokenizerSettings(vocab_size=3072),
-        mix=CorpusMix(
-            weights={"paddock": 0.9, "planted": 0.0, "stdlib-docs": 0.05, "stdlib-code": 0.05}, piece_characters=1500
-        ),
+        mix=CorpusMix(weights={"paddock": 0.9, "stdlib-docs": 0.05, "stdlib-code": 0.05}, piece_characters=1500),
         ladder=LADDER,
         suite=SuiteSettings(),
         at_once=2,

@@ -6,6 +6,9 @@
 A source that the recipe names gets what it asks, however often that reads it. One that it does not name is read
 `READINGS` times at most, or as often as the most repeated source that it names: a handful of pages must not be learnt
 by heart because it is alone in its share. Naming it in `mix.weights` lifts that.
+
+What is left of the pages that the paddock plants for curation to catch (near copies that stayed instead of their
+originals) is not read, unless `mix.weights` names their source.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from herd.corpus.mix import SourceShare
 from herd.errors import SettingError
+from herd.paddock.noise import SOURCE as PLANTED
 from herd.recipe import MixSettings
 
 READINGS = 4.0  # Muennighoff et al. 2023 (arXiv 2305.16264): up to four epochs are nearly as good as new text
@@ -24,12 +28,18 @@ TOLD = 5  # names in a sentence
 def shares(settings: MixSettings, sources: Iterable[str]) -> dict[str, float]:
     """Each source's share, sum 1: the recipe's weights; `other` is divided among sources that it does not name."""
     present = list(sources)
-    others = [source for source in present if source not in settings.weights]
-    weights = {s: settings.weights.get(s, settings.other / max(1, len(others))) for s in present}
+    others = [source for source in present if _unnamed(settings, source)]
+    other = {source: settings.other / len(others) for source in others}
+    weights = {source: settings.weights.get(source, other.get(source, 0.0)) for source in present}
     total = sum(weights.values())
     if total <= 0:
         raise SettingError("no source of the corpus has a weight", where="mix.weights")
     return {source: weight / total for source, weight in weights.items()}
+
+
+def _unnamed(settings: MixSettings, source: str) -> bool:
+    """Whether the source has a part of `other`."""
+    return source not in settings.weights and source != PLANTED
 
 
 def bounded(settings: MixSettings, available: Mapping[str, int]) -> dict[str, float]:
@@ -74,7 +84,7 @@ def notes(settings: MixSettings, mixed: Sequence[SourceShare]) -> list[str]:
     absent = settings.weights.keys() - {share.source for share in mixed}
     if wanted := sorted(source for source in absent if settings.weights[source] > 0):
         told.append(f"mix.weights names {_names(wanted)}, and no document of the corpus comes from there")
-    if unnamed := [share for share in mixed if share.source not in settings.weights]:
+    if unnamed := [share for share in mixed if _unnamed(settings, share.source)]:
         asked = shares(settings, [share.source for share in mixed])
         told.append(_of_unnamed(settings, unnamed, sum(asked[share.source] for share in unnamed)))
     often = sorted((share for share in mixed if share.epochs > 1.5), key=lambda share: -share.epochs)
