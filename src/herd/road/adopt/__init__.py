@@ -2,6 +2,9 @@
 
 ask      the served teacher's answers, kept as they come
 train    model + data -> adapter and model
-model    the adopted model made ready: eight-bit base, adapter, recomputation
-data     the dataset as the trainer wants it, with a part held out
+model    what a model must be to learn this way; it made ready: eight-bit base, adapter, recomputation
+data     the dataset as the trainer wants it, with a part held out; `compact` keeps it small
+teach    the distribution of a teacher in a folder beside the rows
+save     adapter and model, and how much of what was learnt their dtype holds
+preview  what `herd train --dry-run` says
 """

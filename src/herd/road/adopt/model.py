@@ -61,6 +61,12 @@ def least_bytes(adoption: Adoption, config: LlamaConfig) -> int:
 
 def check_fit(adoption: Adoption, config: LlamaConfig, tokenizer: Tokenizer, folder: Path) -> None:
     """Refuse, before any weight is read, a model that cannot learn this way: its context, ids, chat format, teacher."""
+    if not tokenizer.can_chat:
+        raise InputError(
+            "the model's tokenizer has no chat format: there are no tokens that begin and end a turn",
+            where=str(folder),
+            mend="adopt a model whose tokenizer has them (the instruct one of the same family)",
+        )
     length = adoption.train.seq_len
     if length > config.max_seq_len:
         raise SettingError(
@@ -73,12 +79,6 @@ def check_fit(adoption: Adoption, config: LlamaConfig, tokenizer: Tokenizer, fol
             f"the tokenizer knows {tokenizer.vocab_size} ids, the model {config.vocab_size}",
             where=str(folder),
             mend="the two belong to different models; copy the folder again",
-        )
-    if not tokenizer.can_chat:
-        raise InputError(
-            "the model's tokenizer has no chat format: there are no tokens that begin and end a turn",
-            where=str(folder),
-            mend="adopt a model whose tokenizer has them (the instruct one of the same family)",
         )
     if adoption.teacher and adoption.teacher.folder:
         check_teacher(adoption.teacher, tokenizer, length)

@@ -7,7 +7,7 @@
 One layout for all rows. A conversation whose last answer is empty teaches nothing; it is left out and counted. So is a
 malformed row, as long as these are few (real datasets have some): more than one in a hundred is a FormatError with the
 first one's place and the row itself. Damage (a line that is no JSON, a file cut short) is refused wherever it stands.
-`columns` renames before anything is recognised. Records are kept in memory: about four times the file's bytes.
+`columns` renames before anything is recognised. Records are kept in memory, at one and a half times the file's size.
 """
 
 from __future__ import annotations
