@@ -255,6 +255,9 @@ def test_a_quantised_gguf_and_its_template(folder, tmp_path, capsys):
     report = examine(tmp_path / "m.gguf")
     assert report.template == "inside the file"
     assert not any("no chat template" in note for note in report.notes)
+    norms, down = (2 * CONFIG.n_layers + 1) * CONFIG.dim, CONFIG.n_layers * CONFIG.dim * CONFIG.ffn_dim
+    in_blocks = CONFIG.parameters() - norms - down  # rows of 48 do not fill blocks of 32: down_proj is float16
+    assert report.bytes_by_dtype == {"q8_0": in_blocks // 32 * 34, "float16": 2 * down, "float32": 4 * norms}
     assert main(["inspect", str(tmp_path / "m.gguf"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bytes_on_disk"] == (tmp_path / "m.gguf").stat().st_size
 

@@ -41,7 +41,7 @@ def _lines(report: Examination) -> list[str]:
             f"{config.n_kv_heads} key/value heads of {config.head_dim}, feed-forward {config.ffn_dim:,}, "
             f"vocabulary {config.vocab_size:,}, embeddings {'tied' if config.tie_embeddings else 'untied'}{name}",
             f"  parameters    {report.parameters:,} in {len(report.model.tensors):,} tensors",
-            f"  bytes         {report.model.n_bytes:,}: "
+            f"  bytes         {sum(report.bytes_by_dtype.values()):,}: "
             + ", ".join(f"{name} {size:,}" for name, size in report.bytes_by_dtype.items()),
             f"  on disk       {sum(file.stat().st_size for file in report.files):,} bytes in {len(report.files)} files",
             *_fp8(report),

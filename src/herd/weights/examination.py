@@ -40,9 +40,11 @@ class Examination:
 
     @property
     def bytes_by_dtype(self) -> dict[str, int]:
+        """As the file holds them: of quantised GGUF tensors the blocks, under ggml's name."""
         counted: Counter[str] = Counter()
         for entry in self.model.tensors.values() if self.model else ():
-            counted[str(entry.dtype).removeprefix("torch.")] += entry.n_bytes
+            packed = entry.packed
+            counted[packed.kind if packed else str(entry.dtype).removeprefix("torch.")] += (packed or entry).n_bytes
         return dict(counted.most_common())
 
     @property
