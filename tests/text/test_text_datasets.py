@@ -1,11 +1,14 @@
 """Datasets as people share them: every layout, files of every kind, and refusals with a sample row."""
 
+import contextlib
 import gzip
 import json
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from herd.errors import ArtifactError, FormatError, HerdError, InputError
 from herd.text.datasets import load_dialogues, load_pairs, load_prompts
@@ -378,3 +381,33 @@ def test_real_pairs_and_their_odd_rows():
 def test_real_rows_that_are_no_pairs():
     with pytest.raises(FormatError, match="prediction 1, prediction 2"):
         load_pairs(real("preference/qa_feedback_fine_grained.jsonl.gz"))
+
+
+SCRAPS = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.text(max_size=6) | st.just("\n\nHuman: a\n\nAssistant: b"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ("role", "content", "from", "value", "tool_calls", "function", "name", "arguments", "weight")
+            ),
+            st.sampled_from(("user", "assistant", "human", "gpt", "function_call")) | inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+COLUMNS = (
+    *("messages", "conversations", "prompt", "completion", "instruction", "input", "output", "history", "system"),
+    *("tools", "chosen", "rejected", "response_0", "response_1", "better_response_id", "label", "text"),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(row=st.dictionaries(st.sampled_from(COLUMNS), SCRAPS, max_size=5))
+def test_whatever_a_row_holds_it_is_read_or_refused_in_a_sentence(tmp_path_factory, row):
+    path = tmp_path_factory.mktemp("d") / "d.jsonl"
+    write(path, [row])
+    for load in (load_dialogues, load_pairs, load_prompts):
+        with contextlib.suppress(HerdError):
+            assert load(path).records
