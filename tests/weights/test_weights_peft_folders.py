@@ -156,6 +156,14 @@ def test_what_peft_can_do_and_we_cannot_is_refused_by_name(tmp_path, options, wo
     assert "merge" in found.value.mend
 
 
+def test_a_sick_adapter_is_refused(tmp_path):
+    model = with_adapter()
+    dict(adapted(model))["model.layers.0.mlp.up_proj"].lora_B.data[0, 0] = float("nan")
+    save_adapter(tmp_path / "a", model, base="m", herd={})
+    with pytest.raises(FormatError, match=r"layers\.0\.mlp\.up_proj is adapted by NaN"):
+        load_adapter(tmp_path / "a", make())
+
+
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
@@ -163,6 +171,7 @@ def test_what_peft_can_do_and_we_cannot_is_refused_by_name(tmp_path, options, wo
         ({"rank_pattern": {"(": 3}}, "no regular expression"),
         ({"alpha_pattern": [3]}, "should be an object"),
         ({"lora_dropout": "much"}, "lora_dropout"),
+        ({"lora_alpha": float("inf")}, "lora_alpha"),
     ],
 )
 def test_odd_settings_of_a_stranger_are_refused(tmp_path, changes, word):

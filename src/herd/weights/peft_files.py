@@ -145,6 +145,8 @@ def _pairs(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, tuple[Tenso
     for name, half in halves.items():
         if len(half) != 2 or any(part.ndim != 2 for part in half.values()) or len(half["A"]) != half["B"].shape[1]:
             raise FormatError(f"A and B of {name} do not fit each other", where=str(folder), mend="copy it again")
+        if not all(bool(torch.isfinite(part).all()) for part in half.values()):
+            raise FormatError(f"{name} is adapted by NaN or infinity", where=str(folder), mend="train it again")
     if not halves:
         raise FormatError("the file holds no adapter", where=str(folder), mend="copy the folder again")
     return {name: (half["A"], half["B"]) for name, half in halves.items()}
@@ -156,7 +158,7 @@ def _scale(name: str, rank: int, config: Mapping[str, Any], folder: Path) -> flo
     alpha = _pattern(config, "alpha_pattern", name, config.get("lora_alpha"), where)
     if stated != rank:
         raise FormatError(f"{name} has rank {rank}, the config says {stated!r}", where=where)
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool):
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
         raise FormatError(f"lora_alpha should be a number, not {alpha!r}", where=where)
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
