@@ -22,21 +22,41 @@ INLINE float half_to_float(uint16_t half) {
     return bits_to_float(bits | sign);
 }
 
-INLINE float e4m3_to_float(uint8_t code) {
-    uint32_t sign = (uint32_t)(code & 0x80) << 24, rest = code & 0x7f;
-    uint32_t small = float_to_bits((float)(int32_t)rest * 0x1p-9f); /* subnormal: the mantissa counts 2^-9 */
-    return bits_to_float((rest < 8 ? small : (rest << 20) + (120u << 23)) | sign);
+typedef int32_t int4 __attribute__((vector_size(16)));
+typedef uint32_t uint4 __attribute__((vector_size(16)));
+
+INLINE void signed_bytes(const uint8_t *w, int4 *v) {
+    int32_t wide[32];
+    for (int i = 0; i < 32; i++) wide[i] = (int8_t)w[i];
+    memcpy(v, wide, sizeof wide);
 }
 
-#define WIDEN(name, value)                                                                                             \
-    INLINE void portable_##name(const uint8_t *w, vec4 *v) {                                                           \
-        float wide[32];                                                                                                \
-        for (int i = 0; i < 32; i++) wide[i] = value;                                                                  \
-        for (int p = 0; p < 8; p++) v[p] = load4(wide + 4 * p);                                                        \
+/* The code's fields moved into those of a float are the value times 2^-120. A code of a subnormal, which would be a
+   subnormal float too and slow, counts its mantissa in 2^-9 instead. */
+INLINE void portable_widen_fp8(const uint8_t *w, vec4 *v) {
+    int4 codes[8];
+    signed_bytes(w, codes);
+    for (int p = 0; p < 8; p++) {
+        int4 code = codes[p], rest = code & 0x7f;
+        int4 large = (rest << 20) + (120 << 23), small = (int4)(__builtin_convertvector(rest, vec4) * 0x1p-9f);
+        int4 is_small = rest < 8;
+        v[p] = (vec4)((small & is_small) | (large & ~is_small) | (code & (int4)((uint4){1, 1, 1, 1} << 31)));
     }
-WIDEN(widen_fp8, e4m3_to_float(w[i]))
-WIDEN(widen_bf16, bits_to_float((uint32_t)w[2 * i] << 16 | (uint32_t)w[2 * i + 1] << 24))
-WIDEN(widen_int8, (float)(int8_t)w[i])
+}
+
+INLINE void portable_widen_bf16(const uint8_t *w, vec4 *v) {
+    for (int p = 0; p < 8; p++) {
+        uint16_t word[4];
+        memcpy(word, w + 8 * p, sizeof word);
+        v[p] = (vec4)((uint4){word[0], word[1], word[2], word[3]} << 16);
+    }
+}
+
+INLINE void portable_widen_int8(const uint8_t *w, vec4 *v) {
+    int4 bytes[8];
+    signed_bytes(w, bytes);
+    for (int p = 0; p < 8; p++) v[p] = __builtin_convertvector(bytes[p], vec4);
+}
 
 INLINE void portable_widen_q8_0(const uint8_t *w, vec4 *v) {
     float scale = half_to_float((uint16_t)(w[0] | w[1] << 8));
