@@ -1,5 +1,6 @@
 """The data of a fine-tuning: what is held out, what is left out and told, and what a preview shows."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,12 +9,15 @@ from hypothesis import strategies as st
 
 from herd.errors import InputError
 from herd.files import write_jsonl
+from herd.llama.config import LlamaConfig
+from herd.llama.model import Llama
 from herd.posttrain.adoption import Adoption
 from herd.recipes.adopt import find_adoption
 from herd.road.adopt.compact import Compact
 from herd.road.adopt.data import dialogues_of, few_steps, pairs_of, within_epochs
-from herd.road.adopt.preview import _answer
+from herd.road.adopt.preview import preview
 from herd.text import Message, Tokenizer, encode_dialogue
+from herd.weights.hf import save_model
 
 TOKENIZER = Tokenizer.train(["after before letter "] * 20, 560)
 
@@ -90,9 +94,11 @@ def test_a_handful_of_steps_is_told_with_a_setting_that_makes_more():
     assert few_steps(within_epochs(made, 2000, made.train.rows_per_step)) == ""
 
 
-def test_a_preview_of_pairs_marks_the_answer_alone(tmp_path):
+def test_a_preview_of_pairs_marks_the_answer_alone_on_both_sides(tmp_path):
     prompt = [*asked("q", "earlier"), {"role": "user", "content": "and?"}]
     write_jsonl(tmp_path / "d.jsonl", [{"prompt": prompt, "chosen": "yes", "rejected": "no"}])
-    (pair,) = pairs_of(replace(adoption("dpo"), held_out=0.0), tmp_path / "d.jsonl", TOKENIZER).learnt
-    shown = _answer(pair.chosen, pair)
-    assert TOKENIZER.decode(t for t, on in zip(shown.ids, shown.trained, strict=True) if on) == "yes<|eot_id|>"
+    config = LlamaConfig(TOKENIZER.vocab_size, 16, 1, 2, 1, 32, rope_scaling=None)
+    save_model(tmp_path / "m", Llama(config), config, tokenizer=TOKENIZER, herd={})
+    shown = "\n".join(preview(replace(adoption("dpo"), held_out=0.0), tmp_path / "m", tmp_path / "d.jsonl"))
+    assert re.findall(r"\[\[(.*?)\]\]", shown) == ["yes<|eot_id|>", "no<|eot_id|>"]
+    assert "earlier" in shown

@@ -12,13 +12,15 @@ from herd.text.tokenizer import Tokenizer
 _GREEN, _GREY, _PLAIN = "\x1b[1;32m", "\x1b[90m", "\x1b[0m"
 
 
-def show_dialogue(tokenizer: Tokenizer, dialogue: Dialogue, *, colour: bool = False) -> str:
+def show_dialogue(tokenizer: Tokenizer, dialogue: Dialogue, *, colour: bool = False, partly: bool = False) -> str:
     """The whole dialogue, special tokens spelled, trained stretches in double brackets [[...]], a count below.
 
     With `colour` the trained stretches are green and the rest grey instead. NoEffectError when nothing would be
-    trained, or when the stop token of an assistant turn would not be.
+    trained, or when the stop token of an assistant turn would not be; `partly` allows earlier turns not to be
+    trained, as in preference pairs, whose answer alone counts.
     """
-    check_trained(tokenizer, dialogue)
+    if not partly:
+        check_trained(tokenizer, dialogue)
     before, after = (_GREEN, _PLAIN) if colour else ("[[", "]]")
     parts = []
     for trained, positions in groupby(range(len(dialogue.ids)), key=lambda t: dialogue.trained[t]):

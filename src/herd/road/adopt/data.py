@@ -23,7 +23,7 @@ from herd.train.settings import TrainSettings
 T = TypeVar("T")
 U = TypeVar("U")
 _REFUSED = 100  # one row in so many may be impossible to write; with more the dataset does not suit the model
-_FEW = 50  # updates; with fewer little is learnt at the usual rates
+_FEW, _ENOUGH = 30, 60  # updates: with fewer little is learnt at the usual rates; what a smaller batch would make
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def few_steps(settings: TrainSettings) -> str:
     least = settings.seq_len
     if settings.steps >= _FEW or settings.batch_tokens <= least:
         return ""
-    batch = max(least, settings.batch_tokens * settings.steps // _FEW // least * least)
+    batch = max(least, settings.batch_tokens * settings.steps // _ENOUGH // least * least)
     more = settings.steps * settings.batch_tokens // batch
     return (
         f"only {settings.steps} steps: --set train.batch_tokens={batch} "

@@ -55,7 +55,7 @@ def preview(adoption: Adoption, model: Path, data: Path) -> Iterator[str]:
     yield f"steps    {settings.steps:,} of {settings.batch_tokens:,} tokens, up to {settings.peak_lr:g}"
     yield f"model    {_sizes(adoption, config, settings)}"
     for name, dialogue in shown:
-        yield f"{name:<9}{show_dialogue(tokenizer, dialogue)}"
+        yield f"{name:<9}{show_dialogue(tokenizer, dialogue, partly=True)}"
 
 
 def _answer(side: Kinded, pair: Preference) -> Dialogue:
