@@ -11,13 +11,14 @@ import torch
 from herd.errors import DeviceError
 from herd.generate.engine import Engine
 from herd.generate.protocol import Request, Sampling
+from herd.kernels.reference import dequantize_q8_0
 from herd.llama.config import LlamaConfig
 from herd.weights import build
 from herd.weights.build import build_model, fitting_dtype, load_any
 from herd.weights.convert import convert
 from herd.weights.formats import WriteOptions
 from herd.weights.hf import save_model
-from herd.weights.q8_0 import Q8Linear, unpack
+from herd.weights.q8_0 import Q8Linear
 from herd.weights.registry import open_model
 from stored_models import make_model
 
@@ -43,7 +44,7 @@ def file(tmp_path):
 def test_values_are_those_of_the_reference():
     raw = blocks(7, 96)
     wanted = gguf.dequantize(raw.numpy(), gguf.GGMLQuantizationType.Q8_0)
-    assert torch.equal(unpack(raw), torch.from_numpy(wanted))
+    assert torch.equal(dequantize_q8_0(raw), torch.from_numpy(wanted))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -51,7 +52,7 @@ def test_a_layer_multiplies_by_its_values(dtype):
     layer = Q8Linear(96, 7)
     layer.weight = blocks(7, 96, seed=1)
     x = torch.randn(2, 3, 96, generator=torch.Generator().manual_seed(0)).to(dtype)
-    wanted = x.double() @ unpack(layer.weight).double().T
+    wanted = x.double() @ dequantize_q8_0(layer.weight).double().T
     found = layer(x)
     assert found.dtype == dtype
     assert found.shape == (2, 3, 7)

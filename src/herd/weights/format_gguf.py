@@ -22,6 +22,7 @@ from torch import Tensor
 
 from herd.errors import ArtifactError, FormatError, SettingError
 from herd.files import read_json
+from herd.kernels.reference import dequantize_q8_0
 from herd.progress import Progress
 from herd.weights import gguf_tokenizer
 from herd.weights.formats import WriteOptions
@@ -31,7 +32,6 @@ from herd.weights.gguf_metadata import ROPE, from_metadata, names
 from herd.weights.gguf_tokenizer import GgufTokenizer
 from herd.weights.gguf_writer import write_file
 from herd.weights.mapped import mapped
-from herd.weights.q8_0 import unpack
 from herd.weights.rotary import to_halves
 from herd.weights.staging import Staging
 from herd.weights.stored import TOKENIZER_FILES, StoredModel
@@ -184,7 +184,7 @@ def _values(stored: Stored) -> Tensor:
     if stored.kind in _DTYPES:
         return mapped(stored.path, stored.offset, stored.n_bytes, _DTYPES[stored.kind]).reshape(stored.shape)
     if stored.kind == Q8_0:
-        return unpack(_raw_rows(stored)).reshape(stored.shape)
+        return dequantize_q8_0(_raw_rows(stored)).reshape(stored.shape)
     gguf = library()
     try:
         wide = gguf.dequantize(_raw_rows(stored).numpy(), gguf.GGMLQuantizationType(stored.kind))

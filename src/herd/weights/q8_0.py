@@ -10,16 +10,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-VALUES, BYTES = 32, 34  # of one block
-
-
-def unpack(blocks: Tensor) -> Tensor:
-    """fp32 values [rows, blocks * 32] of uint8 [rows, blocks * 34]; exact, as ggml's reference computes them."""
-    rows = blocks.view(len(blocks), -1, BYTES)
-    scales = rows[..., :2].contiguous().view(torch.float16).float()  # [rows, blocks, 1]
-    return (rows[..., 2:].view(torch.int8).float() * scales).flatten(1)
+from herd.kernels import linear_q8_0
+from herd.kernels.reference import Q8_0_BYTES, Q8_0_VALUES
 
 
 class Q8Linear(nn.Module):
@@ -30,10 +23,12 @@ class Q8Linear(nn.Module):
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        self.register_buffer("weight", torch.empty(out_features, in_features // VALUES * BYTES, dtype=torch.uint8))
+        self.register_buffer(
+            "weight", torch.empty(out_features, in_features // Q8_0_VALUES * Q8_0_BYTES, dtype=torch.uint8)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.float(), unpack(self.weight)).to(x.dtype)
+        return linear_q8_0(x, self.weight)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"
