@@ -16,7 +16,7 @@ from herd.recipes.adopt import find_adoption
 from herd.road.adopt.compact import Compact
 from herd.road.adopt.data import dialogues_of, few_steps, pairs_of, within_epochs
 from herd.road.adopt.preview import preview
-from herd.text import Message, Tokenizer, encode_dialogue
+from herd.text import Message, Tokenizer, encode_dialogue, show_dialogue
 from herd.weights.hf import save_model
 
 TOKENIZER = Tokenizer.train(["after before letter "] * 20, 560)
@@ -42,6 +42,16 @@ def test_a_compact_dialogue_is_the_dialogue(turns):
     compact = Compact.of(dialogue)
     assert compact.whole() == dialogue
     assert compact.n_trained == dialogue.n_trained
+
+
+@pytest.mark.parametrize(
+    ("which", "learnt"), [("all", ["one<|eot_id|>", "two<|eot_id|>"]), ("last", ["two<|eot_id|>"])]
+)
+def test_all_answers_are_learnt_or_the_last(tmp_path, which, learnt):
+    write_jsonl(tmp_path / "d.jsonl", [{"messages": [*asked("a", "one"), *asked("b", "two"), *asked("c", "")[:1]]}])
+    (found,) = dialogues_of(adoption(answers=which), tmp_path / "d.jsonl", TOKENIZER).learnt
+    shown = show_dialogue(TOKENIZER, found.whole(), partly=True)
+    assert re.findall(r"\[\[(.*?)\]\]", shown) == learnt
 
 
 def test_no_prompt_is_both_learnt_and_held_out(tmp_path):

@@ -59,6 +59,7 @@ class Adoption:
     recompute: Recompute = "nothing"  # gradient checkpointing: less memory, more compute, the same gradients
     recompute_every: int = 1  # of every so many layers
     held_out: float = 0.02  # share of the data that is not learnt but measures
+    answers: Literal["all", "last"] = "all"  # which of a conversation's answers SFT and distillation learn
     preference: PreferenceSettings = field(default_factory=PreferenceSettings)
     teacher: TeacherSettings | None = None
     columns: Mapping[str, str] = field(default_factory=dict)  # our name of a column -> the dataset's
@@ -78,6 +79,7 @@ class Adoption:
                 where="base",
                 mend="keep the adapter, or set base to plain",
             )
+        self._need(self.answers in ("all", "last"), "answers", "'all' or 'last'")
         if (self.objective == "distil") != (self.teacher is not None):
             raise SettingError("distil, and only distil, has a teacher", where="teacher")
 

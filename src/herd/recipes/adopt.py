@@ -71,6 +71,7 @@ def adopt_distil() -> Adoption:
         about="learn from a larger model: a served one's answers, or the distribution of one in a folder",
         objective="distil",
         train=_training(2e-4),  # as SFT, which it is but for the target
+        answers="last",  # the teacher's; earlier ones are the dataset's
         teacher=TeacherSettings(),
     )
 

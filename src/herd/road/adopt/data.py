@@ -13,7 +13,7 @@ from herd.posttrain.adoption import Adoption
 from herd.posttrain.select import chance
 from herd.road.adopt.compact import Compact
 from herd.text import Tokenizer
-from herd.text.chat import encode_dialogue, encode_prompt
+from herd.text.chat import Dialogue, encode_dialogue, encode_prompt
 from herd.text.datasets import Dataset, Pair, load_dialogues, load_pairs
 from herd.text.message import Message
 from herd.text.show import check_trained
@@ -55,6 +55,8 @@ def dialogues_of(adoption: Adoption, path: Path, tokenizer: Tokenizer) -> Split[
     def encoded(messages: list[Message]) -> _Encoded[Compact]:
         dialogue = encode_dialogue(tokenizer, messages)
         check_trained(tokenizer, dialogue)
+        if adoption.answers == "last":
+            dialogue = last_answer(dialogue)
         return _Encoded(Compact.of(dialogue), len(dialogue.ids), _asked(messages))
 
     return _split(data, encoded, adoption, path)
@@ -73,6 +75,13 @@ def pairs_of(adoption: Adoption, path: Path, tokenizer: Tokenizer) -> Split[Pref
         return _Encoded(preference, preference.longest, _asked(pair.prompt))
 
     return _split(data, encoded, adoption, path)
+
+
+def last_answer(dialogue: Dialogue) -> Dialogue:
+    """The same with nothing trained but the last stretch that was: an answer and its end."""
+    end = max(t for t, on in enumerate(dialogue.trained) if on) + 1
+    start = max((t for t, on in enumerate(dialogue.trained[:end]) if not on), default=-1) + 1
+    return replace(dialogue, trained=[start <= t < end for t in range(len(dialogue.ids))])
 
 
 def _asked(messages: Iterable[Message]) -> str:
