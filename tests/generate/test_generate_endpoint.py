@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from fake_api import Server
 from herd.errors import EndpointError, InputError, SettingError
+from herd.generate import served as served_module
 from herd.generate.endpoint import Endpoint, to_wire
 from herd.generate.protocol import Request, Sampling
 from herd.generate.served import Served, ask_all
@@ -55,6 +56,30 @@ def test_one_question_on_the_wire(server, slept, monkeypatch):
         "stream": False,
     }
     assert server.headers[0]["Authorization"] == "Bearer secret"
+
+
+def test_further_settings_are_sent_where_they_are_set(server, slept):
+    how = Sampling(top_k=40, min_p=0.1, repetition_penalty=1.1, presence_penalty=0.5, frequency_penalty=-0.5, stop="x")
+    endpoint(server, slept).ask([Message("user", "hi")], how)
+    body = server.seen[0][1]
+    names = ("top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "stop")
+    assert [body[name] for name in names] == [40, 0.1, 1.1, 0.5, -0.5, ["x"]]
+
+
+@pytest.mark.parametrize("setting", [{"logit_bias": {3: 1.0}}, {"top_logprobs": 2}, {"prompt_logprobs": True}])
+def test_what_cannot_be_asked_of_a_server_is_refused(server, slept, setting):
+    with pytest.raises(SettingError, match=next(iter(setting))):
+        endpoint(server, slept).ask([Message("user", "hi")], Sampling(**setting))
+    assert server.seen == []
+
+
+def test_stores_of_before_are_still_known(server, slept):
+    """The hash of a question without later settings is the one that was written before there were any."""
+    question = ([Message("user", "hi")], Sampling(0.5, 0.9, 17, (3,), 4))
+    one = endpoint(server, slept)
+    assert served_module._key(one, question) == "864f49646240f43cfa0132ce2b17dd97"
+    other = (question[0], Sampling(0.5, 0.9, 17, (3,), 4, top_k=5))
+    assert served_module._key(one, other) != "864f49646240f43cfa0132ce2b17dd97"
 
 
 def test_no_key_none_sent(server, slept, monkeypatch):

@@ -10,7 +10,7 @@ from herd.errors import InputError, SettingError
 from herd.generate import Request, Sampling
 from herd.generate import slots as slots_module
 from herd.generate.engine import Engine
-from herd.generate.sampling import sample, uniforms
+from herd.generate.sampling import Chances, sample, uniforms
 from herd.llama.config import LlamaConfig
 from herd.llama.init import init_weights
 from herd.llama.model import Llama
@@ -44,7 +44,7 @@ def naive(model, request):
             break
         logits = model.logits(model(torch.tensor([ids]))[:, -1])
         chance = uniforms(np.array([how.seed], np.uint64), np.array([step]))
-        token, logprob = sample(logits, np.float32([how.temperature]), np.float32([how.top_p]), chance)
+        token, logprob = sample(logits, Chances(np.float32([how.temperature]), np.float32([how.top_p]), chance))
         ids.append(int(token))
         logprobs.append(float(logprob))
         if int(token) in how.stop_ids:

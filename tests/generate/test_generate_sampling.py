@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from herd.errors import ArtifactError
-from herd.generate.sampling import nucleus, sample, uniforms
+from herd.generate.sampling import Chances, nucleus, sample, uniforms
 
 
 def draw(logits_V, temperature, top_p, n, first_seed=0):
@@ -15,7 +15,7 @@ def draw(logits_V, temperature, top_p, n, first_seed=0):
     rows = torch.as_tensor(logits_V, dtype=torch.float32).expand(n, -1).contiguous()
     chance = uniforms(np.arange(first_seed, first_seed + n, dtype=np.uint64), np.zeros(n, dtype=np.int64))
     settings = (np.full(n, x, dtype=np.float32) for x in (temperature, top_p))
-    tokens, logprobs = sample(rows, *settings, chance)
+    tokens, logprobs = sample(rows, Chances(*settings, chance))
     return tokens.numpy(), logprobs.numpy()
 
 
@@ -110,7 +110,7 @@ def test_logprobs_are_of_the_untempered_model(seed):
 def test_temperature_zero_takes_the_likeliest():
     logits = torch.randn(50, 30, generator=torch.Generator().manual_seed(1))
     zeros, ones = np.zeros(50, np.float32), np.ones(50, np.float32)
-    tokens, _ = sample(logits, zeros, ones, np.full(50, 0.99, np.float32))
+    tokens, _ = sample(logits, Chances(zeros, ones, np.full(50, 0.99, np.float32)))
     assert torch.equal(tokens, logits.argmax(1))
 
 
@@ -120,10 +120,10 @@ def test_rows_keep_their_own_settings():
     top_p = np.array([0.5, 1.0, 0.9, 0.3], np.float32)
     for step in range(60):
         chance = uniforms(np.arange(4, dtype=np.uint64), np.full(4, step))
-        together, logprobs = sample(logits, temperature, top_p, chance)
+        together, logprobs = sample(logits, Chances(temperature, top_p, chance))
         for row in range(4):
             one = slice(row, row + 1)
-            alone, logprob = sample(logits[one], temperature[one], top_p[one], chance[one])
+            alone, logprob = sample(logits[one], Chances(temperature[one], top_p[one], chance[one]))
             assert together[row] == alone[0]
             torch.testing.assert_close(logprobs[one], logprob)
 
@@ -133,7 +133,7 @@ def test_impossible_tokens_are_never_drawn():
     one = np.ones(1, np.float32)
     for chance in (0.0, 0.25, 0.5, 0.75, 1 - 2.0**-24):
         for top_p in (1.0, 0.999):
-            tokens, _ = sample(logits, one, np.full(1, top_p, np.float32), np.full(1, chance, np.float32))
+            tokens, _ = sample(logits, Chances(one, np.full(1, top_p, np.float32), np.full(1, chance, np.float32)))
             assert tokens[0] in (0, 2)
 
 

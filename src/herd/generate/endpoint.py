@@ -67,6 +67,7 @@ class Endpoint:
             "max_tokens": sampling.max_tokens,
             "seed": sampling.seed,
             "stream": False,
+            **_further(sampling),
         }
         return self._reply(self._post("/chat/completions", body))
 
@@ -134,6 +135,21 @@ class Endpoint:
                 where=self.settings.url,
                 mend="check that the url is that of an OpenAI-compatible server, up to and with /v1",
             ) from error
+
+
+def _further(sampling: Sampling) -> dict[str, Any]:
+    """The settings that not every server knows, where they are set. top_k, min_p and repetition_penalty are vLLM's,
+    and llama.cpp's, words.
+
+    Raises SettingError for what this client cannot ask for: a bias on ids that the server may number otherwise, and
+    log-probabilities, of which a `Reply` has none.
+    """
+    plain = Sampling()
+    for name in ("logit_bias", "top_logprobs", "prompt_logprobs"):
+        if getattr(sampling, name) != getattr(plain, name):
+            raise SettingError(f"{name} is not asked of served models", where=name, mend="leave it out")
+    names = ("top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "stop")
+    return {name: getattr(sampling, name) for name in names if getattr(sampling, name) != getattr(plain, name)}
 
 
 class _Passing(Exception):

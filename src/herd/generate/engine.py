@@ -12,15 +12,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 
 from herd.devices import memory_errors
 from herd.errors import InputError, SettingError
+from herd.generate.extras import check_stop
 from herd.generate.protocol import SILENT, Completion, Request
 from herd.generate.slots import Slots
 from herd.llama.model import Llama
 from herd.progress import Progress
+from herd.text.stream import StreamDecoder
+from herd.text.tokenizer import Tokenizer
 
 Numbered = tuple[int, Request]
 
@@ -33,14 +37,23 @@ class Engine:
     """Implements `Generator` on a `Llama`.
 
     batch_size: rows that run at once. cache_tokens: positions that all rows together may hold, which bounds memory
-    (`config.cache_bytes_per_token()` each); long requests run in smaller batches.
+    (`config.cache_bytes_per_token()` each); long requests run in smaller batches. tokenizer: what stop texts are
+    looked for with.
     """
 
-    def __init__(self, model: Llama, *, batch_size: int = 256, cache_tokens: int = 65_536) -> None:
+    def __init__(
+        self,
+        model: Llama,
+        *,
+        batch_size: int = 256,
+        cache_tokens: int = 65_536,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
         for name, value in (("batch_size", batch_size), ("cache_tokens", cache_tokens)):
             if value < 1:
                 raise SettingError(f"{name} is {value}", where=name, mend="give 1 at least")
         self._model, self._batch_size, self._cache_tokens = model, batch_size, cache_tokens
+        self._decoder = None if tokenizer is None else partial(StreamDecoder, tokenizer, skip_special=True)
 
     def generate(self, requests: Sequence[Request], progress: Progress = SILENT) -> list[Completion]:
         """One completion for each request, in their order. InputError for a prompt that cannot be continued."""
@@ -63,7 +76,7 @@ class Engine:
         return self._stream(request)
 
     def _stream(self, request: Request) -> Iterator[tuple[int, float]]:
-        slots = Slots(self._model, 1, self._room(request), len(request.sampling.stop_ids))
+        slots = Slots(self._model, 1, self._room(request), len(request.sampling.stop_ids), self._decoder)
         finished = False
         with memory_errors(_LESS), torch.inference_mode():
             slots.admit([(0, request)])
@@ -85,7 +98,7 @@ class Engine:
         room = max(self._room(request) for _, request in group)
         rows = max(1, min(self._batch_size, self._cache_tokens // room, len(group)))
         stops = max(len(request.sampling.stop_ids) for _, request in group)
-        slots, waiting = Slots(self._model, rows, room, stops), deque(group)
+        slots, waiting = Slots(self._model, rows, room, stops, self._decoder), deque(group)
         while True:
             free = slots.n_free
             if waiting and free >= min(len(waiting), max(1, rows // _REFILL)):
@@ -132,3 +145,11 @@ class Engine:
                 where=where,
                 mend="encode it with the tokenizer in the model's folder",
             )
+        for token, _ in request.sampling.logit_bias:
+            if token >= config.vocab_size:
+                raise InputError(
+                    f"logit_bias names id {token}, and the model's vocabulary has {config.vocab_size} ids",
+                    where=where,
+                    mend="take ids of the tokenizer in the model's folder",
+                )
+        check_stop(request, self._decoder)

@@ -2,10 +2,15 @@
 
 One uniform number decides each token, and it is a hash of the request's seed and the step: no generator is shared,
 so a request gives the same tokens alone and in any batch (as far as the logits are the same).
-The top-p rule is that of Meta's reference generation.py.
+The top-p rule is that of Meta's reference generation.py. Temperature comes first, then top-k, top-p over what top-k
+left, and min-p, as in transformers.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from herd.errors import ArtifactError
+from herd.generate.protocol import Alternatives
+from herd.llama.loss import CHUNK
 
 Floats = NDArray[np.float32]
 
@@ -33,11 +40,22 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def sample(logits_BV: Tensor, temperature_B: Floats, top_p_B: Floats, uniforms_B: Floats) -> tuple[Tensor, Tensor]:
-    """Tokens [B] and their log-probabilities [B] under the untempered, untruncated model.
+@dataclass(frozen=True)
+class Chances:
+    """What decides the tokens of B rows, one number a row of each; greedy rows look at none of the others."""
+
+    temperature_B: Floats
+    top_p_B: Floats
+    uniforms_B: Floats  # in [0, 1)
+    top_k_B: NDArray[np.int64] | None = None  # 0 keeps all; None: so do all rows
+    min_p_B: Floats | None = None
+
+
+def sample(logits_BV: Tensor, chances: Chances, edited: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """Tokens [B] and their log-probabilities [B] under the unedited, untempered, untruncated model.
 
     logits_BV: float32, ArtifactError if they are not finite (minus infinity may stand for an impossible token).
-    uniforms_B: what decides each row, in [0, 1); greedy rows do not look at it.
+    edited: rows [R] whose token is drawn from other logits [R, V] instead (`herd.generate.edits`).
     """
     top_B1 = logits_BV.amax(dim=1, keepdim=True)
     weights_BV = (logits_BV - top_B1).exp_()  # probabilities but for a factor, the likeliest has 1
@@ -48,40 +66,63 @@ def sample(logits_BV: Tensor, temperature_B: Floats, top_p_B: Floats, uniforms_B
             where="sampling",
             mend="its weights are damaged or diverged in training; take an earlier checkpoint",
         )
-    if not temperature_B.any():
-        tokens_B = logits_BV.argmax(dim=1)
+    drawn_BV, drawn_top_B1 = logits_BV, top_B1
+    if edited is not None:
+        rows_R, logits_RV = edited
+        drawn_BV, drawn_top_B1 = logits_BV.index_copy(0, rows_R, logits_RV), top_B1.clone()
+        drawn_top_B1[rows_R] = logits_RV.amax(dim=1, keepdim=True)
+        weights_BV[rows_R] = (logits_RV - drawn_top_B1[rows_R]).exp_()
+    if not chances.temperature_B.any():
+        tokens_B = drawn_BV.argmax(dim=1)
     else:
-        tokens_B = _draw(logits_BV, top_B1, weights_BV, temperature_B, top_p_B, uniforms_B)
+        tokens_B = _draw(drawn_BV, drawn_top_B1, weights_BV, chances)
     chosen_B1 = logits_BV.gather(1, tokens_B[:, None])
     logprobs_B = (chosen_B1 - top_B1 - total_B1.log()).squeeze(1)
     return tokens_B, logprobs_B
 
 
-def _draw(
-    logits_BV: Tensor,
-    top_B1: Tensor,
-    weights_BV: Tensor,
-    temperature_B: Floats,
-    top_p_B: Floats,
-    uniforms_B: Floats,
-) -> Tensor:
-    device = logits_BV.device
-    if (temperature_B != 1).any():
-        warmth_B1 = torch.from_numpy(np.where(temperature_B > 0, temperature_B, 1)).to(device)[:, None]
-        weights_BV = (logits_BV - top_B1).div_(warmth_B1).exp_()
-    chance_B1 = torch.from_numpy(uniforms_B).to(device)[:, None]
-    narrow = np.flatnonzero(top_p_B < 1)
-    if len(narrow) == len(top_p_B):
-        weights_BV = nucleus(weights_BV, torch.from_numpy(top_p_B).to(device)[:, None])
-    elif len(narrow):
-        rows = torch.from_numpy(narrow).to(device)
-        top_p_R1 = torch.from_numpy(top_p_B[narrow]).to(device)[:, None]
-        weights_BV[rows] = nucleus(weights_BV[rows], top_p_R1)
-    tokens_B = inverse_cdf(weights_BV, chance_B1)
+def _draw(logits_BV: Tensor, top_B1: Tensor, weights_BV: Tensor, chances: Chances) -> Tensor:
+    device, temperature_B = logits_BV.device, chances.temperature_B
+    chance_B1 = torch.from_numpy(chances.uniforms_B).to(device)[:, None]
+    tokens_B = inverse_cdf(truncated(logits_BV, top_B1, weights_BV, chances), chance_B1)
     if not temperature_B.all():
         greedy_B = torch.from_numpy(temperature_B == 0).to(device)
         tokens_B = torch.where(greedy_B, logits_BV.argmax(dim=1), tokens_B)
     return tokens_B
+
+
+def truncated(logits_BV: Tensor, top_B1: Tensor, weights_BV: Tensor, chances: Chances) -> Tensor:
+    """What each token is drawn by [B, V], not normalised: tempered, then cut by top-k, top-p and min-p.
+
+    weights_BV: exp(logits - top), which is written over.
+    """
+    device, temperature_B = logits_BV.device, chances.temperature_B
+    if (temperature_B != 1).any():
+        warmth_B1 = torch.from_numpy(np.where(temperature_B > 0, temperature_B, 1)).to(device)[:, None]
+        weights_BV = (logits_BV - top_B1).div_(warmth_B1).exp_()
+    if chances.top_k_B is not None:
+        weights_BV = _on_rows(weights_BV, chances.top_k_B > 0, chances.top_k_B, likeliest)
+    weights_BV = _on_rows(weights_BV, chances.top_p_B < 1, chances.top_p_B, nucleus)
+    if chances.min_p_B is not None:
+        weights_BV = _on_rows(weights_BV, chances.min_p_B > 0, chances.min_p_B, likely_enough)
+    return weights_BV
+
+
+def _on_rows(
+    weights_BV: Tensor,
+    concerned_B: NDArray[np.bool_],
+    setting_B: NDArray[Any],
+    rule: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """The weights with those of the rows concerned replaced by `rule(weights, setting)`."""
+    narrow = np.flatnonzero(concerned_B)
+    device = weights_BV.device
+    if len(narrow) == len(concerned_B):
+        return rule(weights_BV, torch.from_numpy(setting_B).to(device)[:, None])
+    if len(narrow):
+        rows = torch.from_numpy(narrow).to(device)
+        weights_BV[rows] = rule(weights_BV[rows], torch.from_numpy(setting_B[narrow]).to(device)[:, None])
+    return weights_BV
 
 
 def inverse_cdf(weights_BV: Tensor, chance_B1: Tensor) -> Tensor:
@@ -102,14 +143,59 @@ def nucleus(weights_RV: Tensor, top_p_R1: Tensor) -> Tensor:
     total_R1 = cumulative_RV[:, -1:]
     first_R1 = torch.searchsorted(cumulative_RV, total_R1 * (1 - top_p_R1))  # the least likely token that is kept
     floor_R1 = ascending_RV.gather(1, first_R1)
+    tied_R1 = (first_R1 > 0) & (ascending_RV.gather(1, (first_R1 - 1).clamp_(min=0)) == floor_R1)
+    return _keep(weights_RV, floor_R1, weights_RV.shape[1] - first_R1, tied_R1)
+
+
+def likeliest(weights_RV: Tensor, top_k_R1: Tensor) -> Tensor:
+    """The weights with 0 for every token but the `top_k` likeliest of each row."""
+    wanted_R1 = top_k_R1.clamp(max=weights_RV.shape[1])
+    n_sorted = min(int(wanted_R1.max()) + 1, weights_RV.shape[1])
+    descending_RS = weights_RV.topk(n_sorted, dim=1).values
+    floor_R1 = descending_RS.gather(1, wanted_R1 - 1)
+    next_R1 = descending_RS.gather(1, wanted_R1.clamp(max=n_sorted - 1))
+    return _keep(weights_RV, floor_R1, wanted_R1, (next_R1 == floor_R1) & (wanted_R1 < weights_RV.shape[1]))
+
+
+def likely_enough(weights_RV: Tensor, min_p_R1: Tensor) -> Tensor:
+    """The weights with 0 for every token less than `min_p` as likely as the likeliest (Nguyen et al. 2024)."""
+    return weights_RV.masked_fill(weights_RV < min_p_R1 * weights_RV.amax(dim=1, keepdim=True), 0.0)
+
+
+def alternatives(logits_RV: Tensor, count: int) -> list[Alternatives]:
+    """The `count` likeliest ids of each row with their log-probabilities, the likeliest first."""
+    logprobs, ids = torch.log_softmax(logits_RV, dim=1).topk(min(count, logits_RV.shape[1]), dim=1)
+    return [tuple(zip(*row, strict=True)) for row in zip(ids.tolist(), logprobs.tolist(), strict=True)]
+
+
+def prompt_logprobs(
+    logits_of: Callable[[Tensor], Tensor], hidden_TD: Tensor, targets: Sequence[int], n_top: int
+) -> tuple[list[float], list[Alternatives]]:
+    """The log-probability of each target after its hidden state, and the `n_top` likeliest ids there.
+
+    Never more than `CHUNK` rows of logits are alive.
+    """
+    found: list[float] = []
+    top: list[Alternatives] = []
+    for start in range(0, len(targets), CHUNK):
+        logits_CV = logits_of(hidden_TD[start : start + CHUNK])
+        targets_C1 = torch.tensor(targets[start : start + CHUNK], device=logits_CV.device)[:, None]
+        found += (logits_CV.gather(1, targets_C1).squeeze(1) - logits_CV.logsumexp(1)).tolist()
+        top += alternatives(logits_CV, n_top) if n_top else []
+    return found, top
+
+
+def _keep(weights_RV: Tensor, floor_R1: Tensor, n_wanted_R1: Tensor, tied_R1: Tensor) -> Tensor:
+    """The weights of the `n_wanted` likeliest tokens, 0 for the others; `floor` is the least weight among those.
+
+    `tied` rows have more tokens of exactly that weight than belong there: of those, lower ids are kept first.
+    """
     kept_RV = weights_RV.masked_fill(weights_RV < floor_R1, 0.0)
-    tied_R = ((first_R1 > 0) & (ascending_RV.gather(1, (first_R1 - 1).clamp_(min=0)) == floor_R1)).squeeze(1)
-    if tied_R.any():  # of equally likely tokens at the border as many are kept as belong there, lower ids first
-        rows = tied_R.nonzero().squeeze(1)
+    if tied_R1.any():
+        rows = tied_R1.squeeze(1).nonzero().squeeze(1)
         equal_TV = kept_RV[rows] == floor_R1[rows]
-        n_kept_T1 = weights_RV.shape[1] - first_R1[rows]
-        n_wanted_T1 = n_kept_T1 - (kept_RV[rows] > floor_R1[rows]).sum(dim=1, keepdim=True)
-        kept_RV[rows] = kept_RV[rows].masked_fill(equal_TV & (equal_TV.cumsum(dim=1) > n_wanted_T1), 0.0)
+        n_equal_T1 = n_wanted_R1[rows] - (kept_RV[rows] > floor_R1[rows]).sum(dim=1, keepdim=True)
+        kept_RV[rows] = kept_RV[rows].masked_fill(equal_TV & (equal_TV.cumsum(dim=1) > n_equal_T1), 0.0)
     return kept_RV
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from herd.errors import HerdError
+from herd.errors import HerdError, SettingError
 from herd.files import storage_errors
 from herd.generate.endpoint import Endpoint, Reply, to_wire
 from herd.generate.protocol import SILENT, Completion, Request, Sampling
@@ -27,6 +27,9 @@ from herd.text.dialogues import message_from_dict, message_to_dict
 from herd.text.message import Message
 from herd.text.prompts import read_prompt
 from herd.text.tokenizer import Tokenizer
+
+# Always part of a question's hash; settings that came later only where they are set, so that stores stay known.
+_OLDEST = ("temperature", "top_p", "max_tokens", "stop_ids", "seed")
 
 Question = tuple[Sequence[Message], Sampling]
 
@@ -117,7 +120,9 @@ class _Log:
 
 def _key(endpoint: Endpoint, question: Question) -> str:
     messages, sampling = question
-    text = json.dumps([endpoint.settings.model, to_wire(messages), asdict(sampling)], sort_keys=True)
+    plain = asdict(Sampling())
+    settings = {name: value for name, value in asdict(sampling).items() if name in _OLDEST or value != plain[name]}
+    text = json.dumps([endpoint.settings.model, to_wire(messages), settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -144,7 +149,12 @@ class Served:
         self.endpoint, self.tokenizer, self.store = endpoint, tokenizer, store
 
     def generate(self, requests: Sequence[Request], progress: Progress = SILENT) -> list[Completion]:
-        """One completion for each request, in their order. InputError for a prompt that is no conversation."""
+        """One completion for each request, in their order.
+
+        Raises InputError for a prompt that is no conversation, SettingError for a grammar, which cannot be sent.
+        """
+        if any(request.grammar is not None for request in requests):
+            raise SettingError("a grammar is not asked of served models", where="grammar", mend="leave it out")
         questions = [(read_prompt(self.tokenizer, request.prompt), request.sampling) for request in requests]
         replies = ask_all(self.endpoint, questions, self.store, progress)
         pairs = zip(replies, requests, strict=True)
