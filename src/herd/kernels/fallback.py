@@ -1,7 +1,7 @@
 """The same products in torch: for machines without the compiled library, and for other devices.
 
-On the CPU torch's own cast of float8 reads 0.3 GB/s a core. A shift puts an e4m3 code into the fields of a half-precision number,
-exact but for a factor of 2^-8; tiles of rows stay in the cache.
+On the CPU torch's own cast of float8 reads 0.3 GB/s a core. A shift puts an e4m3 code into the fields of a
+half-precision number, exact but for a factor of 2^-8; tiles of rows stay in the cache.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The compiled library: found beside this file, bound to torch's threads, and at a level that the processor has.
 
-HERD_KERNELS forces a level: `torch` (nothing compiled), `portable`, `avx2`, `avx512` or `avx512-bf16`.
+HERD_KERNELS forces a level: `torch` (nothing compiled), `portable`, `avx2`, `avx512`, `avx512-bf16` or
+`amx`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from herd.errors import SettingError
 
 VARIABLE = "HERD_KERNELS"
 TORCH = "torch"
-LEVELS = ("portable", "avx2", "avx512", "avx512-bf16")  # the order of `enum level` in csrc/job.h
+LEVELS = ("portable", "avx2", "avx512", "avx512-bf16", "amx")  # the order of `enum level` in csrc/job.h
 _WORDS = {
     "portable": "compiled C without special instructions",
     "avx2": "compiled C for AVX2",
     "avx512": "compiled C for AVX512",
     "avx512-bf16": "compiled C for AVX512 with BF16 dot products",
+    "amx": "compiled C for AMX",
 }
 
 

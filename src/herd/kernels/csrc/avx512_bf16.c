@@ -1,8 +1,7 @@
 /* x86 with AVX512 BF16 and VBMI (Zen 4, Sapphire Rapids and later): dot products of bfloat16 pairs, summed in float.
 
    For weights in e4m3 or bfloat16 and activations that bfloat16 holds exactly (bfloat16 itself, or e4m3 values): every
-   product is exact in float. e4m3 becomes bfloat16 by two table look-ups of 128 bytes, exact for all codes, NaN and
-   subnormals too. The instruction takes bfloat16 numbers and sums under 2^-126 for zero. */
+   product is exact in float. The instruction takes bfloat16 numbers and sums under 2^-126 for zero. */
 #include "job.h"
 
 #if defined(__x86_64__)
@@ -16,49 +15,9 @@
 #define TILE_ROWS 4
 #define TILE_COLUMNS 3
 
-typedef struct {
-    __m512i high[2], low[2]; /* the upper and the lower byte of each code's bfloat16 */
-} tables;
-
-TARGET INLINE tables make_tables(void) {
-    uint8_t high[128], low[128];
-    for (uint32_t code = 0; code < 128; code++) {
-        uint32_t bits = code == 0x7f ? 0x7fc0 : (code << 4) + (120u << 7);
-        if (code < 8) bits = float_to_bits((float)code * 0x1p-9f) >> 16;
-        high[code] = (uint8_t)(bits >> 8);
-        low[code] = (uint8_t)bits;
-    }
-    return (tables){{_mm512_loadu_si512(high), _mm512_loadu_si512(high + 64)},
-                    {_mm512_loadu_si512(low), _mm512_loadu_si512(low + 64)}};
-}
-
-/* 64 weights as two vectors of bfloat16. e4m3 comes out in the order of `place`: eight by eight of each sixteen. */
-TARGET INLINE void narrow(enum format format, const tables *t, const uint8_t *w, __m512i *v) {
-    if (format == BF16) {
-        v[0] = _mm512_loadu_si512(w);
-        v[1] = _mm512_loadu_si512(w + 64);
-        return;
-    }
-    __m512i code = _mm512_loadu_si512(w);
-    __m512i low = _mm512_permutex2var_epi8(t->low[0], code, t->low[1]);
-    __m512i high = _mm512_permutex2var_epi8(t->high[0], code, t->high[1]);
-    high = _mm512_ternarylogic_epi64(high, code, _mm512_set1_epi8((char)0x80), 0xf8); /* high | (code & 0x80) */
-    v[0] = _mm512_unpacklo_epi8(low, high);
-    v[1] = _mm512_unpackhi_epi8(low, high);
-}
-
-INLINE int64_t place(int64_t i) { return (i & ~63) | (i & 8) << 2 | (i & 48) >> 1 | (i & 7); }
-
-INLINE int64_t width_of(enum format format) { return format == BF16 ? 2 : 1; }
+#include "narrow.inc.h"
 
 TARGET INLINE __m512 dp(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
-
-TARGET INLINE void tail(enum format format, const tables *t, const job *j, const uint8_t *w, __m512i *v) {
-    uint8_t rest[128] = {0};
-    int64_t whole = j->k / 64 * 64;
-    memcpy(rest, w + whole * width_of(format), (size_t)((j->k - whole) * width_of(format)));
-    narrow(format, t, rest, v);
-}
 
 TARGET INLINE void end(const job *j, int64_t m, int64_t n, const __m512 *sums) {
     finish(j, m, n, _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1])));
@@ -79,7 +38,7 @@ TARGET INLINE void dot(const job *j, enum format format, const tables *t, int64_
         for (int p = 0; p < 2; p++) sums[p] = dp(sums[p], v[p], _mm512_loadu_si512(x + 64 * g + 32 * p));
     }
     if (j->k % 64) {
-        tail(format, t, j, w, v);
+        narrow_rest(format, t, j, w, v);
         for (int p = 0; p < 2; p++) sums[p] = dp(sums[p], v[p], _mm512_loadu_si512(x + 64 * whole + 32 * p));
     }
     end(j, 0, n, sums);
@@ -97,7 +56,7 @@ TARGET INLINE void narrow_row(const job *j, enum format format, const tables *t,
         for (int p = 0; p < 2; p++) _mm512_storeu_si512(narrowed + 64 * g + 32 * p, v[p]);
     }
     if (j->k % 64) {
-        tail(format, t, j, w, v);
+        narrow_rest(format, t, j, w, v);
         for (int p = 0; p < 2; p++) _mm512_storeu_si512(narrowed + 64 * whole + 32 * p, v[p]);
     }
 }
@@ -162,8 +121,8 @@ TARGET static void prepare_fp8(const job *j, int64_t m) { pack(j, m, 1); }
 TARGET static void prepare_bf16(const job *j, int64_t m) { pack(j, m, 0); }
 
 kernel avx512_bf16_kernel(enum format format) {
-    if (format == FP8) return (kernel){prepare_fp8, rows_fp8, 2, TILE_ROWS};
-    if (format == BF16) return (kernel){prepare_bf16, rows_bf16, 2, TILE_ROWS};
+    if (format == FP8) return (kernel){prepare_fp8, rows_fp8, 2, TILE_ROWS, 1};
+    if (format == BF16) return (kernel){prepare_bf16, rows_bf16, 2, TILE_ROWS, 1};
     return (kernel){0};
 }
 #endif

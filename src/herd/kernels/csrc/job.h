@@ -11,7 +11,7 @@
 #include <string.h>
 
 enum format { FP8, BF16, INT8, Q8_0, FORMATS };
-enum level { PORTABLE, AVX2, AVX512, AVX512_BF16, LEVELS };
+enum level { PORTABLE, AVX2, AVX512, AVX512_BF16, AMX, LEVELS };
 enum xtype { X_FLOAT32, X_BFLOAT16 };
 
 #define GROUP 64        /* K is padded to a multiple of it */
@@ -43,6 +43,7 @@ typedef struct {
     rows_fn rows;       /* some rows of W against all rows of x; NULL: the level has no code for the format */
     size_t x_bytes;     /* of one prepared activation */
     size_t tile;        /* rows of W that are widened together into scratch, of x_bytes a value */
+    int64_t columns;    /* rows of x that are multiplied together: room is made for whole numbers of them */
 } kernel;
 
 INLINE float bits_to_float(uint32_t bits) {
@@ -68,5 +69,7 @@ kernel portable_kernel(enum format);
 kernel avx2_kernel(enum format);
 kernel avx512_kernel(enum format);
 kernel avx512_bf16_kernel(enum format);
+kernel amx_kernel(enum format);
+int amx_allowed(void); /* asks the processor and the kernel of the system */
 
 #endif

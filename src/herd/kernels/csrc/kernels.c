@@ -31,7 +31,7 @@ EXPORT int herd_best_level(void) {
           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")))
         return AVX2;
     if (!(__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi"))) return AVX512;
-    return AVX512_BF16;
+    return amx_allowed() ? AMX : AVX512_BF16;
 #else
     return PORTABLE;
 #endif
@@ -39,7 +39,8 @@ EXPORT int herd_best_level(void) {
 
 static kernel kernel_of(int level, enum format format, int exact_in_bf16) {
 #if defined(__x86_64__)
-    if (level == AVX512_BF16 && exact_in_bf16 && avx512_bf16_kernel(format).rows) return avx512_bf16_kernel(format);
+    if (level == AMX && exact_in_bf16 && amx_kernel(format).rows) return amx_kernel(format);
+    if (level >= AVX512_BF16 && exact_in_bf16 && avx512_bf16_kernel(format).rows) return avx512_bf16_kernel(format);
     if (level >= AVX512) return avx512_kernel(format);
     if (level == AVX2) return avx2_kernel(format);
 #endif
@@ -103,9 +104,10 @@ EXPORT int herd_linear(int level, int format, int threads, int64_t m, int64_t n,
     int64_t block = PREPARED_BYTES / (j.k_padded * (int64_t)width + 1);
     block = block < 4 ? 4 : block > 64 ? 64 : block;
     if (block > m) block = m;
+    const int64_t rows = (block + s.kernel.columns - 1) / s.kernel.columns * s.kernel.columns;
     s.scratch_bytes = s.kernel.tile * (size_t)j.k_padded * width;
     j.wide = room((size_t)(block * j.k_padded) * sizeof(float));
-    j.prepared = width == sizeof(float) ? j.wide : room((size_t)(block * j.k_padded) * width);
+    j.prepared = width == sizeof(float) ? j.wide : room((size_t)(rows * j.k_padded) * width);
     j.x_scale = room((size_t)block * sizeof(float));
     s.scratch = room(s.scratch_bytes * (size_t)threads);
     const int failed = !j.wide || !j.prepared || !j.x_scale || !s.scratch;
