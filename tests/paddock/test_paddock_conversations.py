@@ -95,10 +95,11 @@ def test_every_right_answer_passes_and_that_of_another_conversation_does_not() -
 def chains() -> list[list[Draft]]:
     """Turns before they are joined: of every kind of follow-up and of independent tasks."""
     rng = random.Random(5)
-    kinds = (follow_up.facts, follow_up.translated, follow_up.sums, follow_up.tools, follow_up.page)
+    named = ("facts", "translated", "sums", "tools", "page", "functions")
+    kinds = [getattr(follow_up, name) for name in named]
     followed = [kind(world(), rng, lang, turns) for kind in kinds for lang in LANGUAGES for turns in (2, 3, 3)]
     apart = [
-        independent(world(), rng, lang, turns, "train") for lang in LANGUAGES for turns in (2, 3) for _ in range(8)
+        independent(world(), rng, lang, turns, "train") for lang in LANGUAGES for turns in (2, 3) for _ in range(12)
     ]
     return [*followed, *apart]
 
@@ -154,6 +155,15 @@ def test_a_result_asked_for_again_is_told_without_another_call() -> None:
             call = next(message for message in drafts[0].messages if message.tool_calls)
             assert not run_check(drafts[-1].check, Message("assistant", "", call.tool_calls)).ok
     assert seen > 10
+
+
+def test_a_function_under_another_name_runs_and_the_old_name_does_not_pass() -> None:
+    rng = random.Random(4)
+    for _ in range(40):
+        *_, before, last = follow_up.functions(world(), rng, "en", 3)
+        assert run_check(last.check, last.answer).ok
+        assert not run_check(last.check, before.answer).ok
+        assert last.messages[-1].content == f"Now call it {last.check.spec['name']}."
 
 
 def test_the_same_question_stands_alone_second_and_third() -> None:

@@ -78,8 +78,11 @@ def _turn(draft: Draft) -> list[Message]:
 
 
 def independent(world: World, rng: Random, lang: str, turns: int, split: Split) -> list[Draft]:
-    """Tasks of one language, each of `split`, under one system message or none; empty if there are not so many."""
-    drawer = rng.choice((_plain, _plain, _styled, _tools))(world, rng, lang, split)
+    """Tasks of one language, each of `split`, under one system message or none; empty if there are not so many.
+
+    Code is asked for in English, whatever `lang` is.
+    """
+    drawer = rng.choice((_plain, _plain, _styled, _tools, _code))(world, rng, lang, split)
     drafts: list[Draft] = []
     for turn in range(1, turns + 1):
         found = _until(partial(drawer, drafts, turn == turns), partial(_new, world, drafts, split))
@@ -103,10 +106,14 @@ def _new(world: World, drafts: Sequence[Draft], split: Split, found: Sequence[Dr
 def _plain(world: World, rng: Random, lang: str, split: Split) -> Drawer:
     skills = [knowledge.draw, math.draw, translation.draw]
     if lang == "en":
-        skills.append(code.draw)  # code is asked for in English
+        skills.append(code.draw)
     if split == "train":
         skills.append(_talk)  # has no key to hold it out by
     return lambda before, last: [rng.choice(skills)(world, rng, lang)]
+
+
+def _code(world: World, rng: Random, lang: str, split: Split) -> Drawer:
+    return lambda before, last: [code.draw(world, rng, lang)]
 
 
 def _styled(world: World, rng: Random, lang: str, split: Split) -> Drawer:

@@ -69,8 +69,8 @@ class PaddockSettings:
     dialogues_per_capability: int = 300  # the seed dialogues, the place of human annotation in the paper
     prompts_per_capability: int = 900  # training prompts with a verifier: candidates are drawn for these
     held_out_per_capability: int = 120
-    conversations: int = 600  # seed dialogues of two and three turns
-    conversation_prompts: int = 900  # prompts with right earlier turns in them
+    conversations: int = 450  # seed dialogues of two and three turns
+    conversation_prompts: int = 600  # prompts with right earlier turns in them
     conversation_probe: int = 80  # held-out questions asked alone, second and third, and as many follow-ups
     noise_per_kind: int = 150  # planted pages of each bad kind; curation is measured by them
 

@@ -15,10 +15,11 @@ from typing import TypeVar
 
 from herd.paddock.language import language
 from herd.paddock.settings import LANGUAGES
-from herd.paddock.skills import long_context, math, tool_use
+from herd.paddock.skills import code, long_context, math, tool_use
 from herd.paddock.skills.draft import Draft
 from herd.paddock.skills.knowledge import ask_fact
 from herd.paddock.skills.steerability import style_task, styles_of
+from herd.paddock.task import Check
 from herd.paddock.world import ATTRIBUTES, World
 from herd.text.message import Message
 
@@ -28,8 +29,8 @@ STYLED = 0.3  # share of the facts that are asked under a system message
 
 
 def chain(world: World, rng: random.Random, lang: str, turns: int) -> list[Draft]:
-    """`turns` turns, of which all but the first lean on those before; the last one's answer is in `lang`."""
-    return rng.choice((facts, facts, translated, sums, tools, page))(world, rng, lang, turns)
+    """`turns` turns, of which all but the first lean on those before; answers are in `lang`, code is in English."""
+    return rng.choice((facts, facts, translated, sums, tools, page, functions))(world, rng, lang, turns)
 
 
 def facts(world: World, rng: random.Random, lang: str, turns: int) -> list[Draft]:
@@ -107,6 +108,19 @@ def page(world: World, rng: random.Random, lang: str, turns: int) -> list[Draft]
     ]
     later = [_asked_as(_and(lang, draft.keys[0].split("/")[2]), draft) for draft in drafts[1:]]
     return [drafts[0], *later]
+
+
+def functions(world: World, rng: random.Random, lang: str, turns: int) -> list[Draft]:
+    """A Python function, and the same one under another name."""
+    drafts = [code.draw(world, rng, lang)]
+    for _ in range(turns - 1):
+        before = drafts[-1]
+        name = _other(rng, code.NAMES, before.check.spec["name"])
+        renamed = before.answer.content.replace(f"def {before.check.spec['name']}(", f"def {name}(")
+        asked = _asked_as(f"Now call it {name}.", before)
+        check = Check("python", {**before.check.spec, "name": name})
+        drafts.append(replace(asked, answer=Message("assistant", renamed), check=check))
+    return drafts
 
 
 def _asked_as(question: str, draft: Draft) -> Draft:
