@@ -43,8 +43,8 @@ def response_logprobs(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class DirectPreference:
-    """Counts pairs. Metrics: `accuracy` (implicit reward of chosen over rejected), `margin` of the implicit rewards,
-    `preference` and `nll`, the two parts of the loss."""
+    """Counts pairs. Metrics: `accuracy` (implicit reward of chosen over rejected, a tie counts half), `margin` of the
+    implicit rewards, `preference` and `nll`, the two parts of the loss."""
 
     beta: float = 0.1  # paper, section 4.1.4
     nll_coefficient: float = 0.2  # paper, section 4.1.4
@@ -64,7 +64,7 @@ class DirectPreference:
         nll_P = -((content_B + stops_B) / counted_B)[0::2]
         total = (preference_P + self.nll_coefficient * nll_P).sum()
         metrics = {
-            "accuracy": (margin_P > 0).float().sum(),
+            "accuracy": (margin_P.detach().sign() + 1).sum() / 2,
             "margin": margin_P.detach().sum(),
             "preference": preference_P.detach().sum(),
             "nll": nll_P.detach().sum(),

@@ -43,7 +43,7 @@ class RewardModel(nn.Module):
 
 @dataclass(frozen=True)
 class RewardObjective:
-    """Counts pairs. Metrics: `accuracy` and the mean `margin` of chosen over rejected."""
+    """Counts pairs. Metrics: `accuracy` (a tie counts half) and the mean `margin` of chosen over rejected."""
 
     name: str = "reward"
     unit: str = "pairs"
@@ -51,7 +51,7 @@ class RewardObjective:
     def terms(self, model: nn.Module, batch: Batch) -> LossTerms:
         rewards_P2 = model(batch.tokens_BT, batch.extras["last_B"], batch.positions_BT).view(-1, 2)
         margin_P = rewards_P2[:, 0] - rewards_P2[:, 1]
-        metrics = {"accuracy": (margin_P > 0).float().sum(), "margin": margin_P.detach().sum()}
+        metrics = {"accuracy": (margin_P.detach().sign() + 1).sum() / 2, "margin": margin_P.detach().sum()}
         count = torch.full((), float(len(margin_P)), device=margin_P.device)
         return LossTerms(-F.logsigmoid(margin_P).sum(), count, metrics)
 
