@@ -32,10 +32,10 @@ class Slots:
         self, model: Llama, rows: int, max_len: int, max_stops: int, decoder: MakeDecoder | None = None
     ) -> None:
         self._model, self._max_len = model, max_len
-        weight = model.model.embed_tokens.weight  # never quantised, unlike the matrices
+        weight = model.model.norm.weight  # never quantised, unlike the matrices
         self._device, self._dtype = weight.device, weight.dtype
         self._cache = self._new_cache(rows, max_len)
-        self._hidden_BD = torch.zeros(rows, weight.shape[1], dtype=self._dtype, device=self._device)
+        self._hidden_BD = torch.zeros(rows, model.config.dim, dtype=self._dtype, device=self._device)
         self._rows = Rows(rows, max_len, max_stops, decoder)
 
     @property

@@ -22,7 +22,7 @@ from herd.errors import DeviceError
 from herd.llama.model import Llama
 from herd.text import Tokenizer
 from herd.weights.fp8 import Fp8Linear
-from herd.weights.q8_0 import Q8Linear
+from herd.weights.q8_0 import Q8Embedding, Q8Linear
 from herd.weights.registry import open_model, tokenizer_of
 from herd.weights.stored import FP8, StoredModel
 from herd.weights.tensors import Entry
@@ -45,7 +45,7 @@ def open_for_use(
     """
     stored = open_model(Path(path))
     tokenizer = tokenizer_of(stored)
-    needs = sum(_kept_bytes(name, entry, own_dtype(stored)) for name, entry in stored.tensors.items())
+    needs = sum(_kept_bytes(stored, name, own_dtype(stored)) for name in stored.tensors)
     found = find_device(device, needs=needs, say=say)
     with memory_errors("give --device cpu, or quantise the model: herd quantize, herd convert --to gguf"):
         return build_model(stored, dtype=fitting_dtype(stored, found), device=found), tokenizer
@@ -77,12 +77,14 @@ def build_model(
     """
     if torch.device(device).type == "cpu":
         _refuse_too_large(stored, dtype)
-    blocks = {name for name, entry in stored.tensors.items() if _stays_in_blocks(name, entry, dtype)}
+    blocks = {name for name, entry in stored.tensors.items() if _stays_in_blocks(stored, name, dtype)}
     with torch.device("meta"):
         model = Llama(stored.config)
         for name, entry in stored.tensors.items():
             if entry.dtype == FP8:
                 _replace(model, name, partial(Fp8Linear, bound=stored.activation_bound))
+            elif name == EMBEDDING and name in blocks:
+                model.model.embed_tokens = Q8Embedding(*entry.shape, dtype=dtype)  # type: ignore[assignment]
             elif name in blocks:
                 _replace(model, name, Q8Linear)
     for name in model.state_dict():
@@ -92,20 +94,22 @@ def build_model(
     return model.eval()
 
 
-def _stays_in_blocks(name: str, entry: Entry, dtype: torch.dtype) -> bool:
-    in_blocks = entry.packed is not None and entry.packed.q8_0 is not None
-    return in_blocks and dtype != torch.float32 and name != EMBEDDING  # rows of the embedding are looked up
+def _stays_in_blocks(stored: StoredModel, name: str, dtype: torch.dtype) -> bool:
+    packed = stored.tensors[name].packed
+    is_output = name == EMBEDDING and stored.config.tie_embeddings  # the network multiplies by it itself
+    return packed is not None and packed.q8_0 is not None and dtype != torch.float32 and not is_output
 
 
 def _count(entry: Entry) -> int:
     return entry.n_bytes // entry.dtype.itemsize
 
 
-def _kept_bytes(name: str, entry: Entry, dtype: torch.dtype) -> int:
+def _kept_bytes(stored: StoredModel, name: str, dtype: torch.dtype) -> int:
     """Bytes of a tensor in a built model."""
+    entry = stored.tensors[name]
     if entry.dtype == FP8:
         return entry.n_bytes
-    if entry.packed and _stays_in_blocks(name, entry, dtype):
+    if entry.packed and _stays_in_blocks(stored, name, dtype):
         return entry.packed.n_bytes
     return _count(entry) * dtype.itemsize
 
@@ -113,9 +117,9 @@ def _kept_bytes(name: str, entry: Entry, dtype: torch.dtype) -> int:
 def _refuse_too_large(stored: StoredModel, dtype: torch.dtype) -> None:
     """Mapped tensors need no memory of their own; the system would end a program that computes more than there is."""
     computed = [
-        _kept_bytes(name, entry, dtype)
+        _kept_bytes(stored, name, dtype)
         for name, entry in stored.tensors.items()
-        if entry.dtype not in (dtype, FP8) or (entry.packed and not _stays_in_blocks(name, entry, dtype))
+        if entry.dtype not in (dtype, FP8) or (entry.packed and not _stays_in_blocks(stored, name, dtype))
     ]
     free = free_memory(CPU)
     if sum(computed) > free:

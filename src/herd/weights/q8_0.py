@@ -1,4 +1,4 @@
-"""A linear layer whose weight stays in GGUF's Q8_0 blocks: a little over half the memory of BF16, and mapped.
+"""Layers whose weights stay in GGUF's Q8_0 blocks: a little over half the memory of BF16, and mapped.
 
 A block is 32 neighbours of a row: one fp16 scale, then 32 signed bytes, 34 bytes together (ggml's docs/gguf.md). A
 value is scale * byte. Widened to fp32, as other formats get them, the matrices of an 8B model would take 32 GB.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from herd.kernels import linear_q8_0
-from herd.kernels.reference import Q8_0_BYTES, Q8_0_VALUES
+from herd.kernels.reference import Q8_0_BYTES, Q8_0_VALUES, dequantize_q8_0
 
 
 class Q8Linear(nn.Module):
@@ -32,3 +32,17 @@ class Q8Linear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"
+
+
+class Q8Embedding(nn.Module):
+    """Stands where the embedding stood: the rows that are looked up are widened, to `dtype`."""
+
+    weight: Tensor
+
+    def __init__(self, vocab_size: int, dim: int, *, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.register_buffer("weight", torch.empty(vocab_size, dim // Q8_0_VALUES * Q8_0_BYTES, dtype=torch.uint8))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return dequantize_q8_0(self.weight[tokens.flatten()]).to(self.dtype).view(*tokens.shape, -1)
