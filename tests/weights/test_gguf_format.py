@@ -456,3 +456,24 @@ def test_the_extra_is_named_where_the_library_is_missing(tmp_path, folder, monke
 def test_plain_kinds_are_read_without_the_library(tmp_path, folder, file, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
     assert tensors(file).keys() == tensors(folder).keys()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"model": None}, {"pre_tokenizer": None}, {"added_tokens": [{"id": 10**6, "content": "x"}]}]
+)
+def test_a_tokenizer_that_gguf_cannot_hold_is_named_where_it_lies(tmp_path, folder, changes):
+    path = folder / "tokenizer.json"
+    write_json(path, read_json(path) | changes)
+    with pytest.raises(HerdError) as caught:
+        convert(folder, tmp_path / "m.gguf", to="gguf")
+    assert caught.value.where == str(path)
+    assert not (tmp_path / "m.gguf").exists()
+
+
+def test_bare_ranks_that_are_none_are_named_where_they_lie(tmp_path, folder):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    (folder / "tokenizer.model").write_bytes(b"no ranks")
+    with pytest.raises(HerdError) as caught:
+        convert(folder, tmp_path / "m.gguf", to="gguf")
+    assert caught.value.where == str(folder / "tokenizer.model")

@@ -10,10 +10,7 @@ reading of quantised kinds, needs the extra `gguf`. Not here: files cut in parts
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +31,9 @@ from herd.weights.gguf_writer import write_file
 from herd.weights.mapped import mapped
 from herd.weights.rotary import to_halves
 from herd.weights.staging import Staging
-from herd.weights.stored import TOKENIZER_FILES, StoredModel
+from herd.weights.stored import StoredModel
 from herd.weights.tensors import Entry, Packed, refuse_escape
+from herd.weights.tokenizer_folder import tokenizer_folder
 
 KINDS = {"bf16": BF16, "f16": F16, "f32": F32, "q8_0": Q8_0}
 _DTYPES = {BF16: torch.bfloat16, F16: torch.float16, F32: torch.float32}
@@ -95,7 +93,7 @@ class Gguf:
             )
         kind = KINDS[options.dtype] if options.dtype else _own_kind(model)
         metadata: dict[str, Any] = {_STOPS: list(model.stops)} if model.stops else {}
-        with _tokenizer_folder(model) as folder:
+        with tokenizer_folder(model) as folder:
             if folder is None:
                 progress.note("the model has no tokenizer: llama.cpp will load it, and take ids only")
                 metadata["tokenizer.ggml.model"] = "no_vocab"
@@ -223,20 +221,3 @@ def _own_kind(model: StoredModel) -> int:
     """The kind that loses nothing: BF16 for a BF16 model, F16 for an F16 one, else F32."""
     kinds = {entry.dtype for entry in model.tensors.values() if len(entry.shape) == 2}
     return {torch.bfloat16: BF16, torch.float16: F16}.get(kinds.pop(), F32) if len(kinds) == 1 else F32
-
-
-@contextmanager
-def _tokenizer_folder(model: StoredModel) -> Iterator[Path | None]:
-    """A folder with the model's tokenizer.json and its kin; None if there is no tokenizer."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        for name in TOKENIZER_FILES:
-            if name in model.files:
-                shutil.copyfile(model.files[name], folder / name)
-        if model.tokenizer is not None:
-            model.tokenizer.save(folder)
-        elif "tokenizer.json" not in model.files and "tokenizer.model" in model.files:
-            from herd.text.tokenizer import Tokenizer
-
-            Tokenizer.load(folder).save(folder)
-        yield folder if (folder / "tokenizer.json").is_file() else None
