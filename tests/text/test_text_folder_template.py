@@ -105,7 +105,7 @@ def test_the_differences_are_said(pair):
     found = pair[0].foreign_format.differences
     assert len(found) >= 4
     assert {difference.case for difference in found} <= set(CASES)
-    lines = differs(found)
+    lines = differs(found, indent="").split("\n")
     assert len(lines) == len(found) + 1
     assert "own chat template is used" in lines[0]
     assert lines[1].startswith("a question: it writes '")

@@ -48,7 +48,7 @@ def chat(
     said: list[str] = []
     model, tokenizer = open_for_use(model_folder, device, said.append)
     if tokenizer.foreign_format:
-        print("\n  ".join(differs(tokenizer.foreign_format.differences)), file=sys.stderr)
+        print(differs(tokenizer.foreign_format.differences), file=sys.stderr)
     sampling = replace(sampling, stop_ids=tokenizer.stop_ids)
     talk = Conversation(Engine(model).stream, tokenizer, sampling, model.config.max_seq_len, stdout, system)
     if stdin.isatty():

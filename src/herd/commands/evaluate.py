@@ -25,7 +25,7 @@ def evaluate(model_folder: Path, tasks_file: Path | None, out: Path | None, devi
     said: list[str] = []
     model, tokenizer = open_for_use(model_folder, device, said.append)
     if tokenizer.foreign_format:
-        print("\n  ".join(differs(tokenizer.foreign_format.differences)), file=sys.stderr)
+        print(differs(tokenizer.foreign_format.differences), file=sys.stderr)
     path, settings = (tasks_file, SuiteSettings()) if tasks_file else _asked_before(model_folder)
     result = scores(model, tokenizer, _tasks(path), settings)
     table = Table(title=f"{model_folder} on {path}", caption="\n".join(said))

@@ -161,10 +161,10 @@ class FolderTemplate:
         return compiled(self._stated.template)
 
 
-def differs(differences: Sequence[Difference]) -> list[str]:
-    """The differences for a person, one line each, under a line that says what they mean."""
+def differs(differences: Sequence[Difference], indent: str = "  ") -> str:
+    """The differences for a person, one line each after `indent`, under a line that says what they mean."""
     head = "the model's own chat template is used; it differs from herd's format in"
-    return [f"{head} {len(differences)} of {len(CASES)} cases", *map(str, differences)]
+    return f"\n{indent}".join([f"{head} {len(differences)} of {len(CASES)} cases", *map(str, differences)])
 
 
 def foreign_template(stated: Stated) -> FolderTemplate | None:

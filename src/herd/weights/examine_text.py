@@ -77,7 +77,8 @@ def _look_at_template(report: Examination, model: StoredModel) -> None:
     except HerdError:
         return  # said where the tokenizer is looked at
     try:
-        report.notes += [] if tokenizer.foreign_format is None else differs(tokenizer.foreign_format.differences)
+        if tokenizer.foreign_format is not None:
+            report.notes += differs(tokenizer.foreign_format.differences, indent="").split("\n")
     except HerdError as error:
         report.wrong.append(Fault(error.message, error.mend))
 

@@ -28,7 +28,7 @@ def preview(adoption: Adoption, model: Path, data: Path) -> Iterator[str]:
     config, tokenizer = load_config(model), Tokenizer.load(model)
     check_fit(adoption, config, tokenizer, model)
     if tokenizer.foreign_format:
-        yield "template " + "\n         ".join(differs(tokenizer.foreign_format.differences))
+        yield "template " + differs(tokenizer.foreign_format.differences, indent=" " * len("template "))
     if adoption.teacher and not adoption.teacher.folder:
         prompts = load_prompts(data, adoption.columns)
         yield f"data     {prompts.shown()}"

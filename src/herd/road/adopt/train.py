@@ -74,7 +74,7 @@ def _run(ctx: Context) -> Mapping[str, Any]:
         f"{size['learning']:,} parameters learn, {size['frozen']:,} are frozen in {size['frozen_bytes']:,} bytes"
     )
     if tokenizer.foreign_format:
-        ctx.progress.note("\n  ".join(differs(tokenizer.foreign_format.differences)))
+        ctx.progress.note(differs(tokenizer.foreign_format.differences))
     plan = _plan(ctx, settings, llama, tokenizer)
     for note in (*plan.notes, few_steps(plan.settings)):
         if note:
