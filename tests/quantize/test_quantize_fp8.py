@@ -92,7 +92,7 @@ def test_a_layer_is_the_product_of_its_fp8_values():
     layer = Fp8Linear.of(linear, bound=1200.0)
     a, s = quantize_rows(x, 1200.0)
     exact = (a.double() @ layer.weight.double().t()) * s.double() * layer.weight_scale.double().t()
-    torch.testing.assert_close(layer(x).double(), exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(layer(x).double(), exact, rtol=1e-5, atol=2e-4)  # fp32 sums of hundreds
     torch.testing.assert_close(layer(x[1:]), linear(x[1:]), rtol=0.1, atol=0.25)
     assert layer(x.bfloat16()).dtype == torch.bfloat16
 
