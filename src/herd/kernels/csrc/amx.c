@@ -135,43 +135,73 @@ TARGET INLINE void sweep(const job *j, enum format format, const tables *t, cons
     }
 }
 
-TARGET INLINE void block(const job *j, enum format format, const tables *t, int64_t n, int64_t height, int64_t m,
-                         uint16_t *panels) {
-    const int pair = j->m - m > SIDE;
-    const uint16_t *x = (const uint16_t *)j->prepared + m * j->k_padded;
-    float sums[2][2][SIDE][SIDE] __attribute__((aligned(64)));
+TARGET INLINE void zero_sums(void) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    const uint8_t *w = j->weight + n * j->row_bytes;
-    if (pair) sweep(j, format, t, w, height, x, 1, panels);
-    else sweep(j, format, t, w, height, x, 0, panels);
+}
+
+TARGET INLINE void write_sums(const job *j, int64_t n, int64_t height, int64_t m) {
+    float sums[2][2][SIDE][SIDE] __attribute__((aligned(64)));
     _tile_stored(0, sums[0][0], 64);
     _tile_stored(1, sums[0][1], 64);
     _tile_stored(2, sums[1][0], 64);
     _tile_stored(3, sums[1][1], 64);
+    const __m512i down = _mm512_mullo_epi32(_mm512_set1_epi32(SIDE), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,
+                                                                                       12, 13, 14, 15));
     for (int64_t c = 0; c < 32 && m + c < j->m; c++)
-        for (int64_t r = 0; r < height; r++) finish(j, m + c, n + r, sums[c / SIDE][r / SIDE][r % SIDE][c % SIDE]);
+        for (int64_t r = 0; r < height; r += SIDE) { /* as `finish`, for a column of a tile */
+            const __mmask16 mask = height - r < SIDE ? (__mmask16)((1u << (height - r)) - 1) : 0xffff;
+            __m512 sum = _mm512_i32gather_ps(down, &sums[c / SIDE][r / SIDE][0][c % SIDE], sizeof(float));
+            if (j->quantise) sum = _mm512_mul_ps(sum, _mm512_set1_ps(j->x_scale[m + c]));
+            if (j->weight_scale) sum = _mm512_mul_ps(sum, _mm512_maskz_loadu_ps(mask, j->weight_scale + n + r));
+            _mm512_mask_storeu_ps(j->out + (m + c) * j->out_stride + n + r, mask, sum);
+        }
 }
 
-TARGET INLINE void rows(const job *j, enum format format, int64_t begin, int64_t stop) {
-    const tables t = make_tables();
+/* 32 rows of W against at most 32 of x: each panel is used once. */
+TARGET INLINE void few(const job *j, enum format format, const tables *t, int64_t n, int64_t height) {
     uint16_t panels[2 * PANEL_SIZE] __attribute__((aligned(64)));
+    const uint8_t *w = j->weight + n * j->row_bytes;
+    zero_sums();
+    if (j->m > SIDE) sweep(j, format, t, w, height, j->prepared, 1, panels);
+    else sweep(j, format, t, w, height, j->prepared, 0, panels);
+    write_sums(j, n, height, 0);
+}
+
+/* 32 rows of W against more of x: narrowed whole, then used for every 32 rows of x. */
+TARGET INLINE void many(const job *j, enum format format, const tables *t, int64_t n, int64_t height, uint16_t *scratch) {
+    const int64_t groups = j->k_padded / 64, x_tile = j->k_padded * SIDE;
+    const uint8_t *w = j->weight + n * j->row_bytes;
+    for (int64_t g = 0; g < groups; g += PANEL)
+        for (int64_t row = 0; row < 32; row += STRIP)
+            narrow_rows(j, format, t, w, height, g, groups - g < PANEL ? groups - g : PANEL, row, scratch + g * 4 * TILE);
+    for (int64_t m = 0; m < j->m; m += 32) {
+        const uint16_t *x = (const uint16_t *)j->prepared + m * j->k_padded;
+        zero_sums();
+        for (int64_t s = 0; s < 2 * groups; s++) multiply(scratch + s * 2 * TILE, x + s * TILE, x_tile, 1);
+        write_sums(j, n, height, m);
+    }
+}
+
+TARGET INLINE void rows(const job *j, enum format format, int64_t begin, int64_t stop, uint16_t *scratch) {
+    const tables t = make_tables();
     configure();
-    for (int64_t n = begin; n < stop; n += 32)
-        for (int64_t m = 0; m < j->m; m += 32) block(j, format, &t, n, stop - n < 32 ? stop - n : 32, m, panels);
+    for (int64_t n = begin; n < stop; n += 32) {
+        const int64_t height = stop - n < 32 ? stop - n : 32;
+        if (j->m > 32) many(j, format, &t, n, height, scratch);
+        else few(j, format, &t, n, height);
+    }
     _tile_release();
 }
 
 TARGET static void rows_fp8(const job *j, int64_t begin, int64_t stop, void *scratch) {
-    (void)scratch;
-    rows(j, FP8, begin, stop);
+    rows(j, FP8, begin, stop, scratch);
 }
 
 TARGET static void rows_bf16(const job *j, int64_t begin, int64_t stop, void *scratch) {
-    (void)scratch;
-    rows(j, BF16, begin, stop);
+    rows(j, BF16, begin, stop, scratch);
 }
 
 /* One row of activations into its column of the tiles: [16 rows of x][32 columns] as [pair][row of x][2]. */
@@ -190,8 +220,8 @@ TARGET static void prepare_fp8(const job *j, int64_t m) { pack(j, m, 1); }
 TARGET static void prepare_bf16(const job *j, int64_t m) { pack(j, m, 0); }
 
 kernel amx_kernel(enum format format) {
-    if (format == FP8) return (kernel){prepare_fp8, rows_fp8, 2, 32, SIDE};
-    if (format == BF16) return (kernel){prepare_bf16, rows_bf16, 2, 32, SIDE};
+    if (format == FP8) return (kernel){prepare_fp8, rows_fp8, 2, 32, 32};
+    if (format == BF16) return (kernel){prepare_bf16, rows_bf16, 2, 32, 32};
     return (kernel){0};
 }
 #else

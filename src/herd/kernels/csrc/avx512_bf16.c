@@ -121,8 +121,8 @@ TARGET static void prepare_fp8(const job *j, int64_t m) { pack(j, m, 1); }
 TARGET static void prepare_bf16(const job *j, int64_t m) { pack(j, m, 0); }
 
 kernel avx512_bf16_kernel(enum format format) {
-    if (format == FP8) return (kernel){prepare_fp8, rows_fp8, 2, TILE_ROWS, 1};
-    if (format == BF16) return (kernel){prepare_bf16, rows_bf16, 2, TILE_ROWS, 1};
+    if (format == FP8) return (kernel){prepare_fp8, rows_fp8, 2, TILE_ROWS, 4};
+    if (format == BF16) return (kernel){prepare_bf16, rows_bf16, 2, TILE_ROWS, 4};
     return (kernel){0};
 }
 #endif

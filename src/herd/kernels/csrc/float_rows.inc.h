@@ -128,5 +128,5 @@ ROWS_OF(Q8_0, rows_q8_0)
 
 kernel NAME(kernel)(enum format format) {
     static const rows_fn rows[FORMATS] = {NAME(rows_fp8), NAME(rows_bf16), NAME(rows_int8), NAME(rows_q8_0)};
-    return (kernel){NAME(prepare), rows[format], sizeof(float), TILE_ROWS, 1};
+    return (kernel){NAME(prepare), rows[format], sizeof(float), TILE_ROWS, 4};
 }

@@ -14,6 +14,7 @@
 #endif
 
 #define PREPARED_BYTES ((int64_t)1 << 20) /* activations of one block of rows stay in a second-level cache */
+#define MOST_ROWS 128 /* a multiple of every level's columns */
 #define SMALL ((int64_t)1 << 16)          /* weights, in bytes: less is not worth waking a thread */
 
 typedef void (*parallel_fn)(void (*work)(void *), void *data, unsigned threads, unsigned flags);
@@ -99,12 +100,14 @@ EXPORT int herd_linear(int level, int format, int threads, int64_t m, int64_t n,
              .x_stride = x_stride, .quantise = quantise, .bound = bound, .n = n, .k = k, .out_stride = n};
     shared s = {.j = &j, .kernel = kernel_of(level, (enum format)format, quantise || x_type == X_BFLOAT16)};
     const size_t x_size = x_type == X_BFLOAT16 ? 2 : 4, width = s.kernel.x_bytes;
+    const int64_t columns = s.kernel.columns;
     j.k_padded = (k + GROUP - 1) / GROUP * GROUP;
     if (n * row_bytes < SMALL || threads < 1) threads = 1;
     int64_t block = PREPARED_BYTES / (j.k_padded * (int64_t)width + 1);
-    block = block < 4 ? 4 : block > 64 ? 64 : block;
+    block = block / columns * columns;
+    block = block < columns ? columns : block > MOST_ROWS ? MOST_ROWS : block;
     if (block > m) block = m;
-    const int64_t rows = (block + s.kernel.columns - 1) / s.kernel.columns * s.kernel.columns;
+    const int64_t rows = (block + columns - 1) / columns * columns;
     s.scratch_bytes = s.kernel.tile * (size_t)j.k_padded * width;
     j.wide = room((size_t)(block * j.k_padded) * sizeof(float));
     j.prepared = width == sizeof(float) ? j.wide : room((size_t)(rows * j.k_padded) * width);
