@@ -14,7 +14,7 @@ setup: $(STAMP)  ## make .venv and install herd into it
 
 # torch first and by its exact pin: a range would fetch gigabytes of CUDA on a machine without a GPU. Where the
 # package index has no CPU build under that pin, the CPU index of PyTorch is asked.
-$(STAMP): pyproject.toml constraints.txt $(wildcard src/herd/kernels/csrc/*)
+$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard src/herd/kernels/csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "herd needs Python 3.11 or newer")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch \

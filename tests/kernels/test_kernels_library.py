@@ -1,5 +1,7 @@
 """Which code does the work: the level forced or found, the library absent, torch's own threads."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +86,7 @@ def test_no_second_openmp_library_is_loaded(compiled):
     assert done.stdout.split() == ["True", "True", "True"]
 
 
+@pytest.mark.slow
 def test_the_sources_compile_without_a_warning(tmp_path):
     sources = [str(path) for path in sorted(SOURCES.glob("*.c"))]
     assert len(sources) > 3
@@ -94,3 +97,22 @@ def test_the_sources_compile_without_a_warning(tmp_path):
     except FileNotFoundError:
         pytest.skip("no gcc here")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiler", ["gcc", "/nonexistent/cc"])
+def test_herd_is_built_with_and_without_a_compiler(tmp_path, compiler):
+    pytest.importorskip("setuptools")
+    root = Path(__file__).parents[2]
+    if not (root / "setup.py").exists():
+        pytest.skip("setup.py is not here")
+    if compiler == "gcc" and shutil.which("gcc") is None:
+        pytest.skip("no gcc here")
+    command = [sys.executable, "setup.py", "-q", "build_ext", "-b", str(tmp_path / "lib"), "-t", str(tmp_path / "temp")]
+    environment = {**os.environ, "CC": compiler, "LDSHARED": f"{compiler} -shared"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = list((tmp_path / "lib").rglob("_kernels*"))
+    assert len(made) == (compiler == "gcc")
+    for path in made:
+        assert library._load(path).herd_best_level() < len(library.LEVELS)
