@@ -7,7 +7,7 @@
     ├── ArtifactError           something a stage needs from disk is missing, damaged or of the wrong shape
     ├── MissingExtraError       an optional package is not installed; names the extra to install
     ├── StorageError            the disk is full or not writable; nothing half-written is left behind
-    ├── BusyError               another process works in the same folder
+    ├── BusyError               another process works in the same folder, or a queue is full
     ├── DeviceError             the GPU asked for is absent, or the memory of a device is full
     ├── TrainingError           a loss that is not finite, or a spike; the batch is saved beside the checkpoint
     ├── NoEffectError           a step that should change something changed nothing, or everything

@@ -1,5 +1,5 @@
-"""What can be set about a served model. Imports no torch; keys and tokens are never settings (they come from the
-environment, so that no recipe.json on disk holds one)."""
+"""What can be set about a served model and about the engine's steps. Imports no torch; keys and tokens are never
+settings (they come from the environment, so that no recipe.json on disk holds one)."""
 
 from __future__ import annotations
 
@@ -30,3 +30,25 @@ class EndpointSettings:
                 raise SettingError(f"{name} is {getattr(self, name)}", where=name, mend=f"give {least} at least")
         if not self.timeout_seconds > 0:
             raise SettingError(f"timeout_seconds is {self.timeout_seconds}", where="timeout_seconds")
+
+
+@dataclass(frozen=True)
+class SchedulerSettings:
+    """How the engine shares its steps among requests. The numbers are herd's choice."""
+
+    max_running: int = 64  # requests that are computed in one step
+    token_budget: int = 1024  # tokens computed in one step, prompts and continuations together
+    max_waiting: int = 1024  # requests that wait; more are refused
+    patience: int = 64  # every so many admissions one goes to the request that waits longest, whatever its priority
+    share: bool = True  # beginnings that requests have in common are computed once
+
+    def __post_init__(self) -> None:
+        for name in ("max_running", "max_waiting", "patience"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)}", where=name, mend="give 1 at least")
+        if self.token_budget <= self.max_running:
+            raise SettingError(
+                f"token_budget is {self.token_budget}, and {self.max_running} requests may each take a token of it",
+                where="token_budget",
+                mend="give more than max_running, or prompts would never be computed",
+            )

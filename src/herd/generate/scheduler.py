@@ -1,0 +1,244 @@
+"""Who computes what in the next step of the engine. Numbers only: no tensors, no model, no clock.
+
+    scheduler.submit(number, prompt, limit)
+    while scheduler.busy:
+        plan = scheduler.plan()                         # copy pages, then compute these chunks in one pass
+        for number, chunk in scheduler.computed(plan):  # those that have a token to be sampled
+            scheduler.record(number, token)             # or scheduler.end(number)
+
+Admission: by priority, then arrival, and only while the pages that a request can come to need are there for sure, so
+that nothing that runs is ever stopped or swapped out (paper section 4.2.2: only what fits at its longest is admitted).
+Nobody passes a request that is next and does not fit. A request is not passed over for ever either: at least every
+`patience`-th admission goes to the one that waits longest, so with k older ones in front it is admitted within
+(k + 1) * patience admissions whatever arrives; and all that run advance, so that there is room again in the end.
+
+A step: every running request that has its prompt computed gets one token, then prompts are computed in order of
+admission, in chunks, as far as the token budget goes. A prompt waits while its next page is being computed for an
+earlier one; equal prompts are computed once and forked.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from herd.errors import BusyError, InputError
+from herd.generate.pages import Key, Pages, Table, chained
+from herd.generate.settings import SchedulerSettings
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Positions `start` to `stop` of a request are to be computed; its pages are those of `table` by then."""
+
+    number: int
+    start: int
+    stop: int
+    table: Table
+
+
+@dataclass(frozen=True)
+class Plan:
+    copies: list[tuple[int, int]]  # pages to copy first, (from, to)
+    chunks: list[Chunk]
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(chunk.stop - chunk.start for chunk in self.chunks)
+
+
+@dataclass(eq=False)
+class Job:
+    """One request, as far as the scheduler knows it."""
+
+    number: int
+    tokens: list[int]  # the prompt and what was sampled
+    n_prompt: int
+    worst: int  # pages that it can come to need
+    digest: Key  # equal prompts have equal ones
+    share: bool
+    table: Table = field(default_factory=Table)
+    reserved: int = 0  # pages of `worst` that it may still take
+
+    @property
+    def decodes(self) -> bool:
+        return len(self.tokens) > self.n_prompt
+
+
+class Scheduler:
+    """Requests under numbers of the caller's, over the pages of `pool`."""
+
+    def __init__(self, pool: Pages, settings: SchedulerSettings) -> None:
+        self.pool, self.settings = pool, settings
+        self._running: dict[int, Job] = {}  # in the order of admission
+        self._waiting: dict[int, Job] = {}  # in the order of arrival
+        self._queue: list[tuple[int, int, int]] = []  # a heap of (priority, arrival, number); cancelled ones stay in it
+        self._arrivals = 0
+        self._passed = 0  # admissions since the one that waited longest was admitted
+        self._reserved = 0  # of all that run
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._running or self._waiting)
+
+    @property
+    def n_waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def n_running(self) -> int:
+        return len(self._running)
+
+    def pages_of(self, n_prompt: int, limit: int) -> int:
+        """Pages that a request can come to need. The last token sampled is never computed."""
+        return self.pool.needed(n_prompt + limit - 1)
+
+    def submit(self, number: int, prompt: Sequence[int], limit: int, *, priority: int = 0, share: bool = True) -> None:
+        """Queue a request for `limit` tokens at most. Lower priorities go first.
+
+        `share`: known pages may stand for computing. Raises BusyError when the queue is full, InputError for a request
+        that the pool can never hold.
+        """
+        assert number not in self._running, "a number is used twice"
+        assert number not in self._waiting, "a number is used twice"
+        worst = self.pages_of(len(prompt), limit)
+        if worst > self.pool.count:
+            raise InputError(
+                f"prompt and continuation take up to {worst} pages of {self.pool.size} tokens, the cache has "
+                f"{self.pool.count}",
+                where=f"a prompt of {len(prompt)} tokens with max_tokens {limit}",
+                mend="lower max_tokens, shorten the prompt, or give the engine a larger cache",
+            )
+        if len(self._waiting) >= self.settings.max_waiting:
+            raise BusyError(
+                f"{len(self._waiting)} requests wait already", where="the engine's queue", mend="try again later"
+            )
+        share = share and self.settings.share
+        self._waiting[number] = Job(number, list(prompt), len(prompt), worst, chained(b"", prompt), share)
+        heapq.heappush(self._queue, (priority, self._arrivals, number))
+        self._arrivals += 1
+
+    def plan(self) -> Plan:
+        """What the next pass computes. Everything in it is counted as held, so a plan is to be carried out."""
+        self._admit()
+        copies: list[tuple[int, int]] = []
+        chunks: list[Chunk] = []
+        budget = self.settings.token_budget
+        for job in reversed(self._running.values()):  # a fork before whom it was forked from: its copy is reserved
+            if job.decodes:
+                copies += self._extend(job, 1)
+                chunks.append(Chunk(job.number, len(job.tokens) - 1, len(job.tokens), job.table))
+                budget -= 1
+        claimed: set[Key] = set()
+        for job in self._running.values():
+            if job.decodes or not budget or self._comes_by_itself(job, claimed):
+                continue
+            start = job.table.length
+            n_tokens = min(job.n_prompt - start, budget)
+            assert n_tokens, "a request that was ready got no token"
+            copies += self._extend(job, n_tokens)
+            chunks.append(Chunk(job.number, start, start + n_tokens, job.table))
+            budget -= n_tokens
+        return Plan(copies, chunks)
+
+    def computed(self, plan: Plan) -> list[tuple[int, Chunk]]:
+        """A plan was carried out: who is to be given a token, after which chunk. Ended ones are left out."""
+        ready: list[tuple[int, Chunk]] = []
+        for chunk in plan.chunks:
+            job = self._running.get(chunk.number)
+            if job is None or job.table is not chunk.table:
+                continue
+            self.pool.publish(job.table, job.tokens)
+            if chunk.stop == len(job.tokens):
+                ready.append((job.number, chunk))
+                if not job.decodes and job.share:
+                    ready += [(twin.number, chunk) for twin in self._fork(job)]
+        return ready
+
+    def record(self, number: int, token: int) -> None:
+        """A running request goes on with `token`, which the next plan computes."""
+        self._running[number].tokens.append(token)
+
+    def end(self, number: int) -> bool:
+        """A request is done, or nobody wants it any more, waiting or running; whether it was there."""
+        if self._waiting.pop(number, None) is not None:
+            return True
+        job = self._running.pop(number, None)
+        if job is None:
+            return False
+        self._reserved -= job.reserved
+        self.pool.drop(job.table)
+        return True
+
+    def check(self) -> None:
+        """Assert the invariants: no page is lost, and what runs can be given all that it may come to need."""
+        self.pool.check(job.table for job in self._running.values())
+        assert self._reserved == sum(job.reserved for job in self._running.values())
+        assert 0 <= self._reserved <= self.pool.available, "more is promised than is there"
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._running) < self.settings.max_running:
+            oldest = next(iter(self._waiting))
+            number = oldest if self._passed + 1 >= self.settings.patience else self._first()
+            job = self._waiting[number]
+            job.table = self.pool.begin(job.tokens) if job.share else Table()
+            job.reserved = job.worst - len(job.table.pages)
+            if self._reserved + job.reserved > self.pool.available:
+                self.pool.drop(job.table)
+                return
+            self._reserved += job.reserved
+            self._running[number] = self._waiting.pop(number)
+            self._passed = 0 if number == oldest else self._passed + 1
+
+    def _first(self) -> int:
+        """The waiting request of the lowest priority, the oldest of those."""
+        while self._queue[0][2] not in self._waiting:
+            heapq.heappop(self._queue)
+        return self._queue[0][2]
+
+    def _extend(self, job: Job, n: int) -> list[tuple[int, int]]:
+        before = len(job.table.pages)
+        copies = self.pool.extend(job.table, n)
+        self._take(job, len(job.table.pages) - before + len(copies))
+        return copies
+
+    def _take(self, job: Job, n: int) -> None:
+        job.reserved -= n
+        self._reserved -= n
+
+    def _comes_by_itself(self, job: Job, claimed: set[Key]) -> bool:
+        """Whether the next page of a prompt is being computed for an earlier one; if not, its pages are claimed."""
+        if not job.share:
+            return False
+        self._take(job, self.pool.follow(job.table, job.tokens))
+        if job.digest in claimed:
+            return True
+        keys = self._keys_ahead(job)
+        if job.table.length % self.pool.size == 0 and keys and keys[0] in claimed:
+            return True
+        claimed.update(keys)
+        claimed.add(job.digest)
+        return False
+
+    def _keys_ahead(self, job: Job) -> list[Key]:
+        """The names of the full pages of its prompt that are still to be computed."""
+        size, keys = self.pool.size, []
+        key = job.table.keys[-1] if job.table.keys else b""
+        for start in range(len(job.table.keys) * size, job.n_prompt - size + 1, size):
+            key = chained(key, job.tokens[start : start + size])
+            keys.append(key)
+        return keys
+
+    def _fork(self, leader: Job) -> list[Job]:
+        """Give the computed prompt of `leader` to all that wait for the same; they are ready for their first token."""
+        twins = [
+            job
+            for job in self._running.values()
+            if job is not leader and job.share and job.digest == leader.digest and not job.decodes
+        ]
+        for twin in twins:
+            self.pool.drop(twin.table)
+            twin.table = self.pool.fork(leader.table)
+            self._take(twin, twin.reserved - (twin.worst - twin.table.length // self.pool.size))
+        return twins
