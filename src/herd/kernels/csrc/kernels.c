@@ -16,6 +16,7 @@
 #define PREPARED_BYTES ((int64_t)1 << 20) /* activations of one block of rows stay in a second-level cache */
 #define MOST_ROWS 128 /* a multiple of every level's columns */
 #define SMALL ((int64_t)1 << 16)          /* weights, in bytes: less is not worth waking a thread */
+#define FEW ((int64_t)1 << 15)            /* activations: less is prepared before a thread wakes */
 
 typedef void (*parallel_fn)(void (*work)(void *), void *data, unsigned threads, unsigned flags);
 static parallel_fn parallel;
@@ -85,7 +86,7 @@ static void run(shared *s, void (*work)(void *), int64_t end, int64_t piece, int
 static void multiply(shared *s, int threads) {
     const int64_t n = s->j->n, tile = (int64_t)s->kernel.tile;
     int64_t piece = n / (threads * 8) / tile * tile;
-    run(s, prepare_pieces, s->j->m, 1, s->j->m > 1 ? threads : 1);
+    run(s, prepare_pieces, s->j->m, 1, s->j->m * s->j->k < FEW ? 1 : threads);
     run(s, rows_pieces, n, piece > tile ? piece : tile, threads);
 }
 
