@@ -1,11 +1,10 @@
 """FP8 folders of llm-compressor, AutoFP8 and Meta's own on the Hub: read alike, or refused by name with a way out."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fp8_folders import E4M3, STATIC, TOKENS, close, edit, logits_of, logits_of_transformers, quantise, scheme, wide
 from herd.errors import ArtifactError, FormatError, HerdError
 from herd.llama.config import LlamaConfig
 from herd.weights.convert import convert
@@ -18,71 +17,12 @@ from herd.weights.widen import fp8_names
 from stored_models import make_model, tensors
 
 CONFIG = LlamaConfig(64, 32, 3, 4, 2, 48, max_seq_len=512)
-TOKENS = torch.arange(20)[None]
 
 
 @pytest.fixture
 def folder(tmp_path):
     save_model(tmp_path / "m", make_model(CONFIG), CONFIG, herd={})
     return tmp_path / "m"
-
-
-def edit(folder, **changes):
-    path = folder / "config.json"
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
-
-
-def logits_of(folder):
-    model = load_model(folder)
-    with torch.no_grad():
-        return model.logits(model(TOKENS))
-
-
-def logits_of_transformers(folder):
-    transformers = pytest.importorskip("transformers")
-    with torch.no_grad():
-        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(TOKENS).logits
-
-
-def close(first, second, most=1e-5):
-    return ((first - second).norm() / second.norm()).item() < most
-
-
-E4M3 = {"num_bits": 8, "type": "float", "symmetric": True}
-
-
-def scheme(strategy="channel", inputs=None, ignore=("lm_head",), **more):
-    activations = {**E4M3, "strategy": "token", "dynamic": True} if inputs is None else inputs
-    group = {"targets": ["Linear"], "weights": {**E4M3, "strategy": strategy, "dynamic": False}}
-    return {
-        "quant_method": "compressed-tensors",
-        "format": "float-quantized",
-        "quantization_status": "compressed",
-        "ignore": list(ignore),
-        "config_groups": {"group_0": group | {"input_activations": activations}},
-    } | more
-
-
-def quantise(folder, stated, *, by_row, scale_dtype=torch.float32, shape=None, also=None):
-    """Every linear layer but lm_head in FP8, as llm-compressor and AutoFP8 do it; plain torch."""
-    state = {}
-    for name, tensor in load_file(folder / SINGLE).items():
-        if not name.endswith("proj.weight"):
-            state[name] = tensor
-            continue
-        wide = tensor.float()
-        largest = wide.abs().amax(1, keepdim=True) if by_row else wide.abs().amax()
-        scale = (largest / 448).to(scale_dtype)
-        state[name] = (wide / scale.float()).clamp(-448, 448).to(torch.float8_e4m3fn)
-        state[name + "_scale"] = scale if shape is None else scale.reshape(shape)
-    save_file(state | (also or {}), folder / SINGLE)
-    edit(folder, quantization_config=stated)
-    return state
-
-
-def wide(state, name):
-    return state[name].float() * state[name + "_scale"].float()
 
 
 CASES = {
@@ -160,9 +100,6 @@ def test_fp8_everywhere_goes_to_meta_where_metas_code_reads_it(folder, tmp_path,
             assert torch.equal(tensor.view(torch.uint8), state[name].view(torch.uint8)), name
 
 
-STATIC = {**E4M3, "strategy": "tensor", "dynamic": False}
-
-
 @pytest.mark.parametrize(
     ("stated", "words"),
     [
@@ -171,11 +108,12 @@ STATIC = {**E4M3, "strategy": "tensor", "dynamic": False}
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "'bitsandbytes'"),
         ({"quant_method": "torchao"}, "'torchao'"),
         ({"quant_method": ["a"]}, "is not read here"),
-        ({"quant_method": "fp8", "activation_scheme": "static"}, "static scales of activations"),
+        ({"quant_method": "fp8", "activation_scheme": "often"}, "by the scheme 'often'"),
+        ({"quant_method": "fp8", "activation_scheme": ["static"]}, "by the scheme"),
         ({"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}, "by block"),
-        (scheme("tensor", STATIC), "static scales of activations"),
+        (scheme("tensor", STATIC | {"strategy": "channel"}), "static scales of activations by 'channel'"),
         (scheme("block"), "not FP8 by row or by matrix"),
-        (scheme(inputs={**E4M3, "strategy": "tensor", "dynamic": True}), "not per token"),
+        (scheme(inputs={**E4M3, "strategy": "tensor", "dynamic": True}), "dynamic scales of activations by 'tensor'"),
         (scheme(inputs={"num_bits": 8, "type": "int"}), "activations that are not FP8"),
         (scheme(format="pack-quantized"), "pack-quantized"),
         (scheme(config_groups={"a": {}, "b": {}}), "several schemes"),

@@ -61,4 +61,6 @@ def _lines(report: Examination) -> list[str]:
 def _fp8(report: Examination) -> list[str]:
     bound = report.model.activation_bound if report.model else None
     said = f"activations bounded at {bound:,.0f}" if bound else "activations without a bound"
+    if report.activation_scales == "static":
+        said = "activations by static scales, one fixed number a matrix"
     return [f"  FP8           {len(report.fp8)} matrices, {said}"] if report.fp8 else []

@@ -22,7 +22,7 @@ from herd.quantize.report import Fp8Report, TensorReport
 from herd.quantize.settings import Fp8Policy
 from herd.weights.fp8 import Fp8Linear, dequantize
 from herd.weights.hf import SavesFiles, save_model
-from herd.weights.quantization import BOUND_NOTE, HERD_KEY, quantization_config
+from herd.weights.quantization import HERD_KEY, described, quantization_config
 
 _BF16 = 2  # bytes
 
@@ -93,7 +93,8 @@ def save_fp8(
     layers = [module for module in model.modules() if isinstance(module, Fp8Linear)]
     if not layers:
         raise NoEffectError("no layer of the model is FP8", where=str(folder), mend="call quantize_model first")
-    fp8: dict[str, Any] = {"activation_bound": layers[0].bound, "note": BOUND_NOTE}
+    static = layers[0].input_scale is not None
+    fp8 = described(layers[0].bound, static=static)
     if report is not None:
         fp8["report"] = report.as_json()
     return save_model(
@@ -104,7 +105,7 @@ def save_fp8(
         herd={**herd, HERD_KEY: fp8},
         instruct=instruct,
         max_shard_bytes=max_shard_bytes,
-        quantization_config=quantization_config(_not_fp8(model)),
+        quantization_config=quantization_config(_not_fp8(model), static=static),
     )
 
 

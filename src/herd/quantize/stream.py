@@ -19,7 +19,7 @@ from herd.errors import InputError, NoEffectError
 from herd.quantize.report import Fp8Report, TensorReport
 from herd.quantize.settings import Fp8Policy
 from herd.weights.fp8 import dequantize, quantize_rows
-from herd.weights.quantization import BOUND_NOTE, HERD_KEY
+from herd.weights.quantization import HERD_KEY, described
 from herd.weights.stored import FP8, StoredModel, scale_name
 from herd.weights.tensors import Entry
 
@@ -54,7 +54,7 @@ def quantised(model: StoredModel, policy: Fp8Policy | None = None) -> StoredMode
         reports = tuple(matrix.report() for matrix in matrices.values())
         saved = sum(report.bytes_before - report.bytes_after for report in reports)
         report = Fp8Report(reports, bytes_before, bytes_before - saved)
-        return {HERD_KEY: {"activation_bound": policy.activation_bound, "note": BOUND_NOTE, "report": report.as_json()}}
+        return {HERD_KEY: {**described(policy.activation_bound, static=False), "report": report.as_json()}}
 
     herd = {**model.herd, "from": str(model.path)}
     return replace(model, tensors=tensors, activation_bound=policy.activation_bound, herd=herd, findings=findings)

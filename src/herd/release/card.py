@@ -5,13 +5,13 @@ What a section cannot know it says, so that a reader can tell "not measured" fro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from herd.release.agreement import NOTICE_FILE, Bond
 from herd.release.energy import Energy
 from herd.release.facts import Facts
+from herd.release.fp8 import fp8_lines
 from herd.release.header import header
 from herd.release.lineage import Lineage, Step
 from herd.release.scores import Row
@@ -99,14 +99,8 @@ def _model(card: Card) -> Iterator[str]:
     total = sum(facts.bytes_by_dtype.values())
     parts = ", ".join(f"{name} {_size(size)}" for name, size in sorted(facts.bytes_by_dtype.items()))
     yield f"- Format: Hugging Face folder with safetensors, {_size(total)} ({parts})."
-    if facts.is_fp8:
-        bound = facts.fp8.get("activation_bound")
-        yield (
-            "- FP8: weights of the quantised layers are float8 e4m3 with one scale an output row; activations get a "
-            f"scale a token as they come{f', bounded at {bound:g}' if isinstance(bound, int | float) else ''}; no "
-            "calibration. Layout: compressed-tensors `float-quantized`, as vLLM and transformers read it."
-        )
-        yield f"- Kept in higher precision: {', '.join(_ignored(config)) or 'nothing'}."
+    if facts.fp8:
+        yield from fp8_lines(facts.fp8)
     else:
         yield "- Not quantised."
     yield f"- Languages: {_named(card.languages)}."
@@ -119,14 +113,6 @@ def _named(languages: tuple[str, ...]) -> str:
 def _size(count: int) -> str:
     unit, scale = next((one for one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if count >= one[1]), ("bytes", 1.0))
     return f"{count / scale:,.4g} {unit}"
-
-
-def _ignored(config: Mapping[str, Any]) -> list[str]:
-    """The layers left alone, with the numbers of like ones drawn together: model.layers.*.self_attn.q_proj."""
-    stated = config.get("quantization_config") or {}
-    names = stated.get("ignore") or stated.get("modules_to_not_convert") or []
-    kinds = [".".join("*" if part.isdecimal() else part for part in str(name).split(".")) for name in names]
-    return [f"`{kind}`" for kind in dict.fromkeys(kinds)]
 
 
 def _lineage(card: Card) -> Iterator[str]:

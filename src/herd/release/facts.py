@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from herd.errors import InputError, SettingError
 from herd.files import read_json
 from herd.release.lineage import Lineage
+
+if TYPE_CHECKING:
+    from herd.weights.quantization import Fp8Layout
 
 # The eight languages that Llama 3.1 supports (its model card); also those of the paddock.
 LANGUAGES = ("en", "de", "fr", "it", "pt", "hi", "es", "th")
@@ -24,13 +27,9 @@ class Facts:
     config: Mapping[str, Any]
     parameters: int | None
     bytes_by_dtype: Mapping[str, int]
-    fp8: Mapping[str, Any]
+    fp8: Fp8Layout | None = None
     adapter_of: str = ""
     ggufs: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def is_fp8(self) -> bool:
-        return any(name.startswith("float8") for name in self.bytes_by_dtype)
 
 
 def facts_of(folder: Path, base: str = "") -> Facts:
@@ -40,19 +39,18 @@ def facts_of(folder: Path, base: str = "") -> Facts:
     """
     folder = Path(folder)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        return Facts({}, None, {}, {}, base)
+        return Facts({}, None, {}, adapter_of=base)
     if not (folder / "config.json").is_file():
         return _of_ggufs(folder)
+    from herd.weights.quantization import read_layout
     from herd.weights.registry import open_model
 
     model = open_model(folder, "hf")  # names and shapes are compared with config.json
     config = read_json(folder / "config.json")
-    made = read_json(folder / "herd.json") if (folder / "herd.json").is_file() else {}
-    fp8 = made.get("fp8") if isinstance(made, dict) else None
     sizes: Counter[str] = Counter()
     for entry in model.tensors.values():
         sizes[str(entry.dtype).removeprefix("torch.")] += entry.n_bytes
-    return Facts(config, model.config.parameters(), dict(sizes), fp8 if isinstance(fp8, dict) else {})
+    return Facts(config, model.config.parameters(), dict(sizes), read_layout(folder, config) if model.is_fp8 else None)
 
 
 def _of_ggufs(folder: Path) -> Facts:
@@ -71,7 +69,7 @@ def _of_ggufs(folder: Path) -> Facts:
                 mend="publish each model from a folder of its own",
             )
     sizes = {path.name: path.stat().st_size for path in files}
-    return Facts(to_hf(models[0].config, "bfloat16"), models[0].config.parameters(), {}, {}, ggufs=sizes)
+    return Facts(to_hf(models[0].config, "bfloat16"), models[0].config.parameters(), {}, ggufs=sizes)
 
 
 def languages(lineage: Lineage, stated: tuple[str, ...], llama: bool) -> tuple[str, ...]:

@@ -40,15 +40,19 @@ def header(card: Card) -> str:
         base_model=(bases[0] if len(bases) == 1 else bases) or None,
         base_model_relation=_relation(card) if bases else None,
         datasets=_datasets(card.lineage) or None,
-        tags=["llama", "herd", *_format_tags(card.facts)],
+        tags=["llama", "herd", *format_tags(card.facts)],
         eval_results=results or None,
         model_name=card.name if results else None,
     )
     return str(data.to_yaml()).strip() + "\n"
 
 
-def _format_tags(facts: Facts) -> list[str]:
-    return ["gguf"] if facts.ggufs else ["fp8", "compressed-tensors"] if facts.is_fp8 else []
+def format_tags(facts: Facts) -> list[str]:
+    """The tags by which the hub knows number format and layout."""
+    if facts.ggufs:
+        return ["gguf"]
+    in_layout = facts.fp8 is not None and facts.fp8.method == "compressed-tensors"
+    return ["fp8", *(["compressed-tensors"] if in_layout else [])] if facts.fp8 else []
 
 
 def _bases(lineage: Lineage) -> list[str]:
@@ -59,7 +63,7 @@ def _relation(card: Card) -> str:
     if card.facts.adapter_of:
         return "adapter"
     trained = any(step.made.get("stage") or step.made.get("objective") for step in card.lineage.steps)
-    return "quantized" if (card.facts.is_fp8 or card.facts.ggufs) and not trained else "finetune"
+    return "quantized" if (card.facts.fp8 or card.facts.ggufs) and not trained else "finetune"
 
 
 def _datasets(lineage: Lineage) -> list[str]:

@@ -78,11 +78,12 @@ def build_model(
     if torch.device(device).type == "cpu":
         _refuse_too_large(stored, dtype)
     blocks = {name for name, entry in stored.tensors.items() if _stays_in_blocks(stored, name, dtype)}
+    static = stored.is_static
     with torch.device("meta"):
         model = Llama(stored.config)
         for name, entry in stored.tensors.items():
             if entry.dtype == FP8:
-                _replace(model, name, partial(Fp8Linear, bound=stored.activation_bound))
+                _replace(model, name, partial(Fp8Linear, bound=stored.activation_bound, static=static))
             elif name == EMBEDDING and name in blocks:
                 model.model.embed_tokens = Q8Embedding(*entry.shape, dtype=dtype)  # type: ignore[assignment]
             elif name in blocks:

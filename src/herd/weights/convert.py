@@ -43,7 +43,8 @@ def convert(
 def write_stored(model: StoredModel, target: Path, form: Format, options: WriteOptions, progress: Progress) -> None:
     """Write an opened model at `target`, through a staging folder; `convert` and `herd quantize` end here."""
     if model.is_fp8 and (not form.keeps_fp8 or options.dtype):
-        progress.note("the FP8 matrices become BF16" if options.dtype else f"{form.name} has no FP8: it becomes BF16")
+        said = "the FP8 matrices become BF16" if options.dtype else f"{form.name} has no FP8: it becomes BF16"
+        progress.note(said + (", and activations are no longer quantised by fixed scales" if model.is_static else ""))
         model = widened(model, fp8_names(model))
     for path in model.files.values():
         if path.suffix == ".json":

@@ -60,6 +60,13 @@ class Examination:
         """The matrices in FP8."""
         return [] if self.model is None else fp8_names(self.model)
 
+    @property
+    def activation_scales(self) -> str:
+        """ "static" or "dynamic" for a model with FP8 matrices, "" for another."""
+        if self.model is None or not self.fp8:
+            return ""
+        return "static" if self.model.is_static else "dynamic"
+
 
 def as_json(report: Examination) -> dict[str, Any]:
     """The report as plain values, for programs."""
@@ -74,6 +81,7 @@ def as_json(report: Examination) -> dict[str, Any]:
         "bytes_by_dtype": report.bytes_by_dtype,
         "bytes_on_disk": sum(file.stat().st_size for file in report.files),
         "fp8_matrices": len(report.fp8),
+        "activation_scales": report.activation_scales or None,
         "activation_bound": model and model.activation_bound,
         "bos": model and model.bos,
         "stops": list(model.stops) if model else [],

@@ -22,7 +22,8 @@ from herd.text import Tokenizer
 from herd.weights.config_json import from_hf, generation_config, to_hf
 from herd.weights.formats import WriteOptions
 from herd.weights.hf_files import has_weights, hf_entries, notes_on
-from herd.weights.quantization import BOUND_NOTE, HERD_KEY, Fp8Layout, quantization_config, read_layout
+from herd.weights.hf_fp8 import check_fp8, with_scales
+from herd.weights.quantization import HERD_KEY, Fp8Layout, described, quantization_config, read_layout
 from herd.weights.staging import Staging
 from herd.weights.stored import FP8, TIED, StoredModel, in_order, travelling_files
 from herd.weights.tensors import Entry, write_tensors
@@ -45,8 +46,8 @@ class HuggingFace:
         layout = read_layout(path, content)
         found = hf_entries(path)
         tensors = {name: entry for name, entry in found.items() if not _is_harmless(name, config, layout)}
-        _check_fp8(config, tensors, layout, path)
-        tensors = {name: _by_row(entry, tensors) for name, entry in tensors.items()}
+        check_fp8(config, tensors, layout, path)
+        tensors = with_scales(tensors, path)
         bos, stops = _ids(path, content)
         herd = read_json(path / "herd.json") if (path / "herd.json").is_file() else {}
         return StoredModel(
@@ -86,9 +87,9 @@ def write_description(model: StoredModel, entries: list[Entry], folder: Path) ->
     content = to_hf(model.config, str(dtype).removeprefix("torch."), bos=model.bos, eos=model.stops)
     herd = {**model.herd, **model.findings()}
     if any(entry.dtype == FP8 for entry in entries):
-        content["quantization_config"] = quantization_config(_not_fp8(model.config, entries))
-        bound = {"activation_bound": model.activation_bound, "note": BOUND_NOTE}
-        herd[HERD_KEY] = {**_dict(herd.get(HERD_KEY)), **bound}
+        content["quantization_config"] = quantization_config(_not_fp8(model.config, entries), static=model.is_static)
+        known = {key: value for key, value in _dict(herd.get(HERD_KEY)).items() if key != "note"}
+        herd[HERD_KEY] = known | described(model.activation_bound, static=model.is_static)
     write_json(folder / "config.json", content)
     if "generation_config.json" not in model.files:
         instruct = len(model.stops) > 1
@@ -153,34 +154,3 @@ def _is_harmless(name: str, config: LlamaConfig, layout: Fp8Layout | None) -> bo
 def _tied(config: LlamaConfig, found: Mapping[str, Entry]) -> tuple[str, ...]:
     passed = config.tie_embeddings and TIED in found
     return (f"{TIED} is there and passed over: config.json ties it to the embedding",) if passed else ()
-
-
-def _by_row(entry: Entry, tensors: Mapping[str, Entry]) -> Entry:
-    """A scale of an FP8 matrix as fp32 [out, 1], whether the file has one for each row or one for the matrix."""
-    matrix = tensors.get(entry.name.removesuffix("_scale"))
-    if matrix is None or matrix is entry or matrix.dtype != FP8 or not entry.dtype.is_floating_point:
-        return entry
-    rows, count = matrix.shape[0], entry.n_bytes // entry.dtype.itemsize
-    if count not in (1, rows) or len(entry.shape) > 2:
-        return entry  # the check says what is wrong
-    return Entry(
-        entry.name,
-        (rows, 1),
-        torch.float32,
-        lambda: entry.values().float().reshape(-1, 1).expand(rows, 1).contiguous(),
-        entry.place,
-    )
-
-
-def _check_fp8(config: LlamaConfig, tensors: Mapping[str, Entry], layout: Fp8Layout | None, folder: Path) -> None:
-    """FP8 values without their scale, or a scale for other values, would load in silence and mean nothing."""
-    with torch.device("meta"):
-        linears = [name for name, module in Llama(config).named_modules() if isinstance(module, nn.Linear)]
-    stated = {f"{name}.weight" for name in linears if layout is not None and layout.covers(name)}
-    for name, entry in tensors.items():
-        if (entry.dtype == FP8) != (name in stated):
-            raise ArtifactError(
-                f"tensor {name} is {entry.dtype}, which does not agree with config.json's quantization_config",
-                where=str(folder / entry.place),
-                mend="config.json and weights belong to different models; copy the folder again",
-            )

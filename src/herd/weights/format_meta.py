@@ -116,6 +116,9 @@ def _only_metas_fp8(model: StoredModel, progress: Progress) -> StoredModel:
     """FP8 where Meta's code reads it: in the feed-forward of all layers but the first and the last."""
     last = model.config.n_layers - 1
     narrow = fp8_names(model)
+    if model.is_static:
+        progress.note(f"{len(narrow)} FP8 matrices become BF16: Meta's layout has no fixed scales of activations")
+        return widened(model, narrow)
     others = [name for name in narrow if ".mlp." not in name or int(name.split(".")[2]) in (0, last)]
     if not others:
         return model

@@ -17,7 +17,7 @@ from herd.progress import Progress
 from herd.weights.formats import WriteOptions
 from herd.weights.peft_files import CONFIG, OTHER_MODEL, StoredAdapter, Update, read_adapter
 from herd.weights.staging import Staging
-from herd.weights.stored import FP8, StoredModel, scale_name, travelling_files
+from herd.weights.stored import FP8, StoredModel, input_scale_name, scale_name, travelling_files
 from herd.weights.tensors import Entry
 
 
@@ -53,6 +53,7 @@ class Peft:
                 raise ArtifactError(
                     f"{name} is adapted as {wanted}, and {base.path} {found}", where=str(path), mend=OTHER_MODEL
                 )
+            tensors.pop(input_scale_name(entry.name), None)
             tensors[entry.name] = _updated(entry, update, tensors.pop(scale_name(entry.name), None), str(path))
         own = read_json(path / "herd.json") if (path / "herd.json").is_file() else {}
         note = f"{len(adapter.updates)} matrices of {base.path} carry the adapter's updates"

@@ -3,6 +3,8 @@
 Weights have one scale per output row, made once. Activations have one per token, made on the fly, with the row's
 largest magnitude bounded (1200 in the release): rare tokens with huge activations would otherwise stretch the scale
 until everything else in their row underflows to zero. The bound is for activations only.
+Folders of llm-compressor and AutoFP8 may have one fixed ("static") scale for all activations of a matrix instead, found
+by calibration: x / scale is clamped to +-448 and rounded, and there is no bound.
 
 Every product of two e4m3 numbers is exact in fp32, so `kernels/` equals an FP8 matrix unit that accumulates in fp32, up
 to the order of the sum.
@@ -28,17 +30,30 @@ def dequantize(values: Tensor, scale: Tensor) -> Tensor:
     return values.to(torch.float32) * scale
 
 
+def quantize_fixed(x: Tensor, scale: Tensor) -> Tensor:
+    """e4m3 values of x / scale for a scale that is known; what lies beyond saturates. NaN stays NaN."""
+    return (x.to(torch.float32) / scale).clamp_(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
+
+
 class Fp8Linear(nn.Module):
-    """Stands where an nn.Linear without bias stood: weight [out, in] in e4m3, weight_scale [out, 1] in fp32."""
+    """Stands where an nn.Linear without bias stood: weight [out, in] in e4m3, weight_scale [out, 1] in fp32.
+
+    A `static` one has an input_scale [1] in fp32 too, the fixed scale of its activations, and no bound.
+    """
 
     weight: Tensor
     weight_scale: Tensor
+    input_scale: Tensor | None
 
-    def __init__(self, in_features: int, out_features: int, *, bound: float | None = None) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, *, bound: float | None = None, static: bool = False
+    ) -> None:
         super().__init__()
+        assert not (static and bound), "a fixed scale bounds by itself"
         self.in_features, self.out_features, self.bound = in_features, out_features, bound
         self.register_buffer("weight", torch.empty(out_features, in_features, dtype=torch.float8_e4m3fn))
         self.register_buffer("weight_scale", torch.empty(out_features, 1, dtype=torch.float32))
+        self.register_buffer("input_scale", torch.empty(1, dtype=torch.float32) if static else None)
 
     @classmethod
     def of(cls, linear: nn.Linear, *, bound: float | None = None) -> Fp8Linear:
@@ -60,7 +75,10 @@ class Fp8Linear(nn.Module):
                 mend="train the bf16 model and quantise afterwards; for inference call model.eval()",
             )
         with torch.no_grad():
-            return linear_fp8(x, self.weight, self.weight_scale, bound=self.bound)
+            if self.input_scale is None:
+                return linear_fp8(x, self.weight, self.weight_scale, bound=self.bound)
+            values = quantize_fixed(x, self.input_scale).to(x.dtype)  # exact: e4m3 fits into any float that x may be
+            return linear_fp8(values, self.weight, self.weight_scale * self.input_scale, weight_only=True)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Fp8Linear:
         """model.to(...) moves an FP8 layer but never rounds it: bf16 values without FP8's meaning would be worse."""
@@ -73,4 +91,5 @@ class Fp8Linear(nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, bound={self.bound}"
+        activations = f"bound={self.bound}" if self.input_scale is None else "static"
+        return f"in_features={self.in_features}, out_features={self.out_features}, {activations}"

@@ -69,7 +69,7 @@ def save_model(
 
 
 def _entry(name: str, tensor: Tensor, dtype: torch.dtype, place: str) -> Entry:
-    keeps = tensor.dtype == torch.float8_e4m3fn or name.endswith(".weight_scale")
+    keeps = tensor.dtype == torch.float8_e4m3fn or name.endswith("_scale")
     return Entry(name, tuple(tensor.shape), tensor.dtype if keeps else dtype, lambda: tensor, place)
 
 

@@ -1,13 +1,13 @@
 """Which layers of a Hugging Face folder are FP8: `quantization_config` of config.json, read and written.
 
-Understood is e4m3 with scales of weights by row or by matrix, and scales of activations made on the fly, per token:
+Understood is e4m3 with scales of weights by row or by matrix, and scales of activations that are made on the fly for
+each token ("dynamic") or are fixed, one for each matrix ("static", `X.input_scale`):
 
     compressed-tensors   what `quantize/`, llm-compressor and RedHat write (float-quantized, naive-quantized)
-    fbgemm_fp8           Meta's own release of 405B on the Hub
-    fp8                  AutoFP8, with activation_scheme "dynamic"
+    fbgemm_fp8           Meta's own release of 405B on the Hub; dynamic
+    fp8                  AutoFP8, with activation_scheme "dynamic" or "static"
 
-Everything else is refused by name; fixed ("static") scales of activations are, because a model that leaves them out in
-silence would be another.
+Everything else is refused by name.
 """
 
 from __future__ import annotations
@@ -22,17 +22,23 @@ from herd.errors import ArtifactError, FormatError
 from herd.files import read_json
 
 HERD_KEY = "fp8"  # in herd.json; compressed-tensors has no word for the bound on activations
-BOUND_NOTE = "compressed-tensors cannot say this bound; programs other than herd run without it"
-_OTHERS = "use the model's BF16 folder, or one in compressed-tensors FP8 with dynamic scales per token (FP8-dynamic)"
+_BOUND_NOTE = "compressed-tensors cannot say this bound; programs other than herd run without it"
+_OTHERS = "use the model's BF16 folder, or one in compressed-tensors FP8 (llm-compressor's FP8 or FP8_DYNAMIC)"
 _CACHE = ("k_scale", "v_scale", "kv_scale", "output_scale")  # of an FP8 key/value cache
 
 
 @dataclass(frozen=True)
 class Fp8Layout:
-    """Every linear layer is FP8 but those in `ignore`: names, parts of names at a dot, or patterns after 're:'."""
+    """Every linear layer is FP8 but those in `ignore`: names, parts of names at a dot, or patterns after 're:'.
 
+    `by_matrix`: a weight's scale is one number, not one a row. `static`: activations have one fixed scale a matrix.
+    """
+
+    method: str
     ignore: tuple[str, ...]
     bound: float | None
+    by_matrix: bool
+    static: bool
     notes: tuple[str, ...] = ()
 
     def covers(self, name: str) -> bool:
@@ -58,24 +64,40 @@ def read_layout(folder: Path, content: Mapping[str, Any]) -> Fp8Layout | None:
     if not isinstance(stated, dict):
         raise FormatError("quantization_config is no object", where=where)
     method = stated.get("quant_method")
+    bound: object = None
     if method == "compressed-tensors":
-        ignore, reason, bound = stated.get("ignore"), _compressed(stated), _stated_bound(folder)
+        ignore, scheme = stated.get("ignore"), _compressed(stated)
+        bound = _stated_bound(folder)
     elif method == "fbgemm_fp8":
-        ignore, reason, bound = stated.get("modules_to_not_convert"), "", stated.get("activation_scale_ub")
+        ignore, scheme = stated.get("modules_to_not_convert"), _Scheme(by_matrix=False, static=False)
+        bound = stated.get("activation_scale_ub")
     elif method == "fp8":
-        ignore, reason, bound = stated.get("ignored_layers", stated.get("modules_to_not_convert")), _auto(stated), None
+        ignore, scheme = stated.get("ignored_layers", stated.get("modules_to_not_convert")), _auto(stated)
     else:
         raise ArtifactError(f"quantised with {method!r}, which is not read here", where=where, mend=_OTHERS)
-    if reason:
+    if isinstance(scheme, str):
         raise ArtifactError(
-            f"quantised with {method!r}, and {reason}, which is not read here", where=where, mend=_OTHERS
+            f"quantised with {method!r}, and {scheme}, which is not read here", where=where, mend=_OTHERS
         )
     kept = [] if method == "compressed-tensors" else ["lm_head"]  # the other two never touch it, and need not say so
-    return Fp8Layout((*_names(ignore, where), *kept), _bound(bound, where), _notes(stated))
+    return Fp8Layout(
+        str(method),
+        (*_names(ignore, where), *kept),
+        None if scheme.static else _bound(bound, where),
+        scheme.by_matrix,
+        scheme.static,
+        _notes(stated),
+    )
 
 
-def _compressed(stated: Mapping[str, Any]) -> str:
-    """What is not read of a compressed-tensors scheme, "" if all is."""
+@dataclass(frozen=True)
+class _Scheme:
+    by_matrix: bool
+    static: bool
+
+
+def _compressed(stated: Mapping[str, Any]) -> _Scheme | str:
+    """A compressed-tensors scheme, or what of it is not read."""
     groups = stated.get("config_groups")
     if stated.get("format") not in ("float-quantized", "naive-quantized"):
         return f"in the format {stated.get('format')!r}"
@@ -89,9 +111,12 @@ def _compressed(stated: Mapping[str, Any]) -> str:
         return "with weights that are not FP8 by row or by matrix"
     if inputs is None:
         return "with activations that are not FP8"
-    if not inputs.get("dynamic"):
-        return "with static scales of activations"
-    return "" if inputs.get("strategy") == "token" else "with scales of activations that are not per token"
+    static = not inputs.get("dynamic")
+    if inputs.get("strategy") != ("tensor" if static else "token"):
+        return f"with {'static' if static else 'dynamic'} scales of activations by {inputs.get('strategy')!r}"
+    if group.get("output_activations"):
+        return "with results that are quantised again"
+    return _Scheme(weights.get("strategy") == "tensor", static)
 
 
 def _fp8(part: object) -> Mapping[str, Any] | None:
@@ -101,10 +126,12 @@ def _fp8(part: object) -> Mapping[str, Any] | None:
     return part if (part.get("num_bits"), part.get("type")) == (8, "float") else None
 
 
-def _auto(stated: Mapping[str, Any]) -> str:
+def _auto(stated: Mapping[str, Any]) -> _Scheme | str:
     if stated.get("weight_block_size"):
         return "with scales by block"
-    return "" if stated.get("activation_scheme") == "dynamic" else "with static scales of activations"
+    scheme = stated.get("activation_scheme")
+    known = isinstance(scheme, str) and scheme in ("dynamic", "static")
+    return _Scheme(True, scheme == "static") if known else f"with activations by the scheme {scheme!r}"
 
 
 def _names(ignore: object, where: str) -> tuple[str, ...]:
@@ -141,9 +168,16 @@ def _bound(value: object, where: str) -> float | None:
     return float(value)
 
 
-def quantization_config(ignore: Sequence[str]) -> dict[str, Any]:
+def described(bound: float | None, *, static: bool) -> dict[str, Any]:
+    """What herd.json says of an FP8 folder's activations, under HERD_KEY."""
+    scales = {"activation_scales": "static" if static else "dynamic", "activation_bound": bound}
+    return scales if bound is None else scales | {"note": _BOUND_NOTE}
+
+
+def quantization_config(ignore: Sequence[str], *, static: bool = False) -> dict[str, Any]:
     """The `quantization_config` of a folder in which every linear layer but `ignore` is FP8, row by row."""
     eight_bits = {"num_bits": 8, "type": "float", "symmetric": True}
+    dynamic = {"strategy": "token", "dynamic": True}
     return {
         "quant_method": "compressed-tensors",
         "format": "float-quantized",
@@ -154,7 +188,10 @@ def quantization_config(ignore: Sequence[str]) -> dict[str, Any]:
             "group_0": {
                 "targets": ["Linear"],
                 "weights": {**eight_bits, "strategy": "channel", "dynamic": False},
-                "input_activations": {**eight_bits, "strategy": "token", "dynamic": True},
+                "input_activations": {
+                    **eight_bits,
+                    **({"strategy": "tensor", "dynamic": False} if static else dynamic),
+                },
             }
         },
     }

@@ -52,7 +52,8 @@ class StoredModel:
     """A model as it lies on disk, opened: nothing but headers has been read.
 
     `tensors` have Hugging Face's names and row order; a tied model has no lm_head.weight. An FP8 matrix is
-    `X.weight` in float8_e4m3fn beside `X.weight_scale`, fp32 [out, 1].
+    `X.weight` in float8_e4m3fn beside `X.weight_scale`, fp32 [out, 1]; where activations have fixed scales, beside
+    `X.input_scale` too, fp32 [1], and then every FP8 matrix has one.
     """
 
     path: Path
@@ -74,6 +75,11 @@ class StoredModel:
         return any(entry.dtype == FP8 for entry in self.tensors.values())
 
     @property
+    def is_static(self) -> bool:
+        """Whether the activations of FP8 matrices have fixed scales, instead of one a token made on the fly."""
+        return any(input_scale_name(name) in self.tensors for name, e in self.tensors.items() if e.dtype == FP8)
+
+    @property
     def n_bytes(self) -> int:
         return sum(entry.n_bytes for entry in self.tensors.values())
 
@@ -87,9 +93,12 @@ def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
 def faults(config: LlamaConfig, tensors: Mapping[str, Entry], said_by: str = "config.json") -> list[str]:
     """Missing, unexpected and mis-shaped tensors, each in a sentence; empty for a whole model."""
     expected = expected_shapes(config)
-    for name, entry in tensors.items():
-        if entry.dtype == FP8 and name in expected:
-            expected[scale_name(name)] = (expected[name][0], 1)
+    narrow = [name for name, entry in tensors.items() if entry.dtype == FP8 and name in expected]
+    static = any(input_scale_name(name) in tensors for name in narrow)
+    for name in narrow:
+        expected[scale_name(name)] = (expected[name][0], 1)
+        if static:
+            expected[input_scale_name(name)] = (1,)
     found = [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in tensors]
     found += [
         f"unexpected: {printable(e.name)} {list(e.shape)} in {e.place}"
@@ -110,9 +119,15 @@ def scale_name(weight: str) -> str:
     return weight + "_scale"
 
 
+def input_scale_name(weight: str) -> str:
+    """The fixed scale of the activations that an FP8 weight is multiplied by: X.weight -> X.input_scale."""
+    return weight.removesuffix("weight") + "input_scale"
+
+
 def in_order(config: LlamaConfig, tensors: Mapping[str, Entry]) -> dict[str, Entry]:
-    """The tensors in the network's order, each scale after its matrix and strangers last: equal models, equal files."""
-    wanted = [each for name in expected_shapes(config) for each in (name, scale_name(name)) if each in tensors]
+    """The tensors in the network's order, scales after their matrix and strangers last: equal models, equal files."""
+    kinds = [(name, scale_name(name), input_scale_name(name)) for name in expected_shapes(config)]
+    wanted = [each for names in kinds for each in names if each in tensors]
     known = set(wanted)
     return {name: tensors[name] for name in [*wanted, *(name for name in tensors if name not in known)]}
 

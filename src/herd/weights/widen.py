@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from herd.weights.stored import FP8, StoredModel, scale_name
+from herd.weights.stored import FP8, StoredModel, input_scale_name, scale_name
 from herd.weights.tensors import Entry
 
 _CHUNK = 2**25  # values that are widened at a time, so that a large matrix needs little besides itself
@@ -20,7 +20,7 @@ def fp8_names(model: StoredModel) -> list[str]:
 
 def widened(model: StoredModel, names: Collection[str]) -> StoredModel:
     """The same model with these FP8 matrices as the nearest BF16 of values * scale, and without their scales."""
-    scales = {scale_name(name) for name in names}
+    scales = {of(name) for name in names for of in (scale_name, input_scale_name)}
     tensors = {
         name: _widened(entry, model.tensors) if name in names else entry
         for name, entry in model.tensors.items()
