@@ -10,6 +10,7 @@ from herd.generate import rows
 from herd.generate.engine import Engine
 from herd.generate.protocol import Request, Sampling
 from herd.generate.sampling import inverse_cdf
+from herd.generate.settings import SchedulerSettings
 from herd.llama.config import LlamaConfig
 from herd.llama.init import init_weights
 from herd.llama.model import Llama
@@ -45,13 +46,19 @@ def test_the_whole_cycle_of_a_batch_stays_on_the_models_device(kind, monkeypatch
         return torch.zeros(rows, dtype=torch.int64), torch.zeros(rows)  # what the engine takes to main memory
 
     monkeypatch.setattr(rows, "sample", sample)
-    engine = Engine(model(kind).to("meta"), batch_size=4)
+    engine = Engine(model(kind).to("meta"), batch_size=4, scheduling=SchedulerSettings(4, token_budget=12))
     requests = [Request((1, 2, 3 + n % 2), Sampling(max_tokens=1 + n)) for n in range(7)]
     found = engine.generate(requests)
     assert [len(completion.tokens) for completion in found] == [1, 2, 3, 4, 5, 6, 7]
     assert max(drawn) == 4
     assert drawn[-1] < 4  # it shrank
     assert len(list(engine.stream(requests[3]))) == 4
+    for request in (*requests, Request((1, 2, 3, 4) * 5, Sampling(max_tokens=2))):  # over pages, and one in two parts
+        engine.submit(request)
+    finished = []
+    while engine.busy:
+        finished += engine.step().finished
+    assert sorted(len(completion.tokens) for _, completion in finished) == [1, 2, 2, 3, 4, 5, 6, 7]
 
 
 def test_a_column_is_drawn_on_the_logits_device():

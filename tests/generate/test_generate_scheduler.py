@@ -206,11 +206,29 @@ def test_a_full_queue_says_how_long_it_is():
     machine.run()
 
 
+@pytest.mark.parametrize("patience", [1, 64])
+def test_the_queue_does_not_grow_with_those_that_left(patience):
+    machine = Machine(patience=patience)
+    for number in range(2000):
+        machine.submit(number, [1], 1, priority=number % 3)
+        if number % 2:
+            machine.scheduler.end(number)
+        else:
+            machine.step()
+    assert len(machine.scheduler._queue) < 200
+    machine.run()
+
+
 def test_what_can_never_fit_is_refused_with_its_size():
     machine = Machine(5)
     machine.submit(0, [1] * 11, 10)  # the last token is never computed: 20 positions, five pages
-    with pytest.raises(InputError, match="6 pages of 4 tokens, the cache has 5"):
+    with pytest.raises(InputError, match="6 pages of 4 tokens, the cache has 5") as caught:
         machine.submit(1, [1] * 11, 11)
+    assert caught.value.mend == "lower max_tokens to 10"
+    machine.submit(1, [1] * 20, 1)
+    with pytest.raises(InputError, match="6 pages") as caught:
+        machine.submit(2, [1] * 21, 1)
+    assert "20 tokens or fewer" in caught.value.mend
     machine.run()
 
 

@@ -3,8 +3,12 @@
     engine = Engine(model, batch_size=256)
     completions = engine.generate([Request(prompt, Sampling(seed=i)) for i in range(8)])
 
-Requests of like length run together, so that a short one does not pay for a long one's cache; within such a group
-finished rows are refilled at once. Not covered: paged caches and prefixes shared in part (a later engine's), beams.
+    handle = engine.submit(request)             # for a server: requests come and go while others run
+    step = engine.step()
+
+`generate` runs requests of like length together over a dense cache, so that a short one does not pay for a long one's;
+within such a group finished rows are refilled at once. What is submitted runs over pages (`continuous`): beginnings in
+common are computed and kept once, and memory follows what is said. Not covered: beams.
 """
 
 from __future__ import annotations
@@ -18,8 +22,11 @@ import torch
 
 from herd.devices import memory_errors
 from herd.errors import InputError, SettingError
+from herd.generate.continuous import Continuous
 from herd.generate.extras import check_stop
 from herd.generate.protocol import SILENT, Completion, Request
+from herd.generate.rows import Step
+from herd.generate.settings import SchedulerSettings
 from herd.generate.slots import Slots
 from herd.llama.model import Llama
 from herd.progress import Progress
@@ -38,7 +45,7 @@ class Engine:
 
     batch_size: rows that run at once. cache_tokens: positions that all rows together may hold, which bounds memory
     (`config.cache_bytes_per_token()` each); long requests run in smaller batches. tokenizer: what stop texts are
-    looked for with.
+    looked for with. scheduling: how steps are shared among what is submitted.
     """
 
     def __init__(
@@ -48,12 +55,46 @@ class Engine:
         batch_size: int = 256,
         cache_tokens: int = 65_536,
         tokenizer: Tokenizer | None = None,
+        scheduling: SchedulerSettings | None = None,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("cache_tokens", cache_tokens)):
             if value < 1:
                 raise SettingError(f"{name} is {value}", where=name, mend="give 1 at least")
         self._model, self._batch_size, self._cache_tokens = model, batch_size, cache_tokens
         self._decoder = None if tokenizer is None else partial(StreamDecoder, tokenizer, skip_special=True)
+        self._scheduling = scheduling
+        self._continuous: Continuous | None = None
+
+    @property
+    def continuous(self) -> Continuous:
+        """The pages and the requests on them, made when they are first used."""
+        if self._continuous is None:
+            self._continuous = Continuous(
+                self._model, cache_tokens=self._cache_tokens, settings=self._scheduling, decoder=self._decoder
+            )
+        return self._continuous
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything that was submitted runs or waits."""
+        return self._continuous is not None and self._continuous.busy
+
+    def submit(self, request: Request, *, priority: int = 0) -> int:
+        """Queue a request beside those that run; its handle. Lower priorities go first.
+
+        Raises InputError for a request that cannot be done, with what it may be at most, and BusyError when the queue
+        is full.
+        """
+        self._check(request, "the prompt")
+        return self.continuous.submit(request, priority=priority)
+
+    def step(self) -> Step:
+        """One pass over what was submitted: (handle, token, logprob) of each token, and the completions that ended."""
+        return self.continuous.step()
+
+    def cancel(self, handle: int) -> bool:
+        """Nobody wants this request any more, waiting or running; False if it is not there."""
+        return self.continuous.cancel(handle)
 
     def generate(self, requests: Sequence[Request], progress: Progress = SILENT) -> list[Completion]:
         """One completion for each request, in their order. InputError for a prompt that cannot be continued."""
@@ -76,7 +117,7 @@ class Engine:
         return self._stream(request)
 
     def _stream(self, request: Request) -> Iterator[tuple[int, float]]:
-        slots = Slots(self._model, 1, self._room(request), len(request.sampling.stop_ids), self._decoder)
+        slots = Slots(self._model, 1, self._room(request), self._decoder)
         finished = False
         with memory_errors(_LESS), torch.inference_mode():
             slots.admit([(0, request)])
@@ -97,8 +138,7 @@ class Engine:
         """Run requests of like length through one set of slots; yields those that finish, step by step."""
         room = max(self._room(request) for _, request in group)
         rows = max(1, min(self._batch_size, self._cache_tokens // room, len(group)))
-        stops = max(len(request.sampling.stop_ids) for _, request in group)
-        slots, waiting = Slots(self._model, rows, room, stops, self._decoder), deque(group)
+        slots, waiting = Slots(self._model, rows, room, self._decoder), deque(group)
         while True:
             free = slots.n_free
             if waiting and free >= min(len(waiting), max(1, rows // _REFILL)):

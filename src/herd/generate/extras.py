@@ -27,10 +27,12 @@ class Extras:
         self._text = StopText(decoder(), how.stop) if how.stop and decoder else None
         self._pieces: list[str] = []
 
-    @staticmethod
-    def wanted(request: Request) -> bool:
+    @classmethod
+    def of(cls, request: Request, vocab_size: int, decoder: MakeDecoder | None) -> Extras | None:
+        """None for a plain request. Raises SettingError and InputError for what cannot be done."""
         how = request.sampling
-        return Edits.wanted(request) or bool(how.stop) or how.top_logprobs > 0 or how.prompt_logprobs
+        wanted = Edits.wanted(request) or bool(how.stop) or how.top_logprobs > 0 or how.prompt_logprobs
+        return cls(request, vocab_size, decoder) if wanted else None
 
     def push(self, token: int, stopped: bool) -> bool:
         """The continuation goes on with `token`; whether it ends here. A stop id is no longer part of the text."""

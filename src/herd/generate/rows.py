@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from herd.generate.edits import apply_edits
-from herd.generate.extras import Extras, MakeDecoder
+from herd.generate.extras import Extras
 from herd.generate.protocol import Alternatives, Completion, Request
 from herd.generate.sampling import Chances, alternatives, sample, uniforms
 
@@ -31,9 +31,9 @@ class Step:
 
 
 class Rows:
-    """`count` requests at most, each with at most `most_new` tokens and `most_stops` stop ids."""
+    """`count` requests at most, each with at most `most_new` tokens."""
 
-    def __init__(self, count: int, most_new: int, most_stops: int, decoder: MakeDecoder | None = None) -> None:
+    def __init__(self, count: int, most_new: int) -> None:
         fields = [
             ("owner", np.int64),  # the number of the request; -1: free
             ("prompt", np.int64),  # its length
@@ -44,10 +44,9 @@ class Rows:
             ("top_k", np.int64),
             ("min_p", np.float32),
             ("seed", np.uint64),
-            ("stops", np.int64, (max(1, most_stops),)),
         ]
         self.table = np.zeros(count, dtype=np.dtype(fields, align=True))  # aligned: torch reads the columns in place
-        self._decoder = decoder
+        self._stops_BS = np.full((count, 1), FREE)  # wider where a request has more stop ids
         self._extras: dict[int, Extras] = {}  # of the rows whose request asks for more than the table holds
         self._tokens_BT = np.zeros((count, most_new), dtype=np.int64)
         self._logprobs_BT = np.zeros((count, most_new), dtype=np.float32)
@@ -66,15 +65,17 @@ class Rows:
         last: Indices = self._tokens_BT[np.arange(len(self)), np.maximum(self.table["new"] - 1, 0)]
         return last
 
-    def admit(self, row: int, number: int, request: Request, limit: int, vocab_size: int) -> None:
+    def admit(self, row: int, number: int, request: Request, limit: int, extras: Extras | None = None) -> None:
         """Give a free row to a request that may get `limit` tokens."""
         how = request.sampling
-        stops = np.full(self.table["stops"].shape[1], FREE)
-        stops[: len(how.stop_ids)] = how.stop_ids
+        missing = len(how.stop_ids) - self._stops_BS.shape[1]
+        if missing > 0:
+            self._stops_BS = np.pad(self._stops_BS, ((0, 0), (0, missing)), constant_values=FREE)
+        self._stops_BS[row, : len(how.stop_ids)] = how.stop_ids
         settings = (how.temperature, how.top_p, how.top_k, how.min_p, how.seed % 2**64)
-        self.table[row] = (number, len(request.prompt), 0, limit, *settings, stops)
-        if Extras.wanted(request):
-            self._extras[row] = Extras(request, vocab_size, self._decoder)
+        self.table[row] = (number, len(request.prompt), 0, limit, *settings)
+        if extras is not None:
+            self._extras[row] = extras
 
     def n_top(self, row: int) -> int:
         """How many alternatives a row asks for."""
@@ -96,7 +97,7 @@ class Rows:
         self._logprobs_BT[at, rows["new"]] = logprobs_B
         rows["new"] += used
         self.table["new"][at] = rows["new"]
-        stopped = (tokens_B[:, None] == rows["stops"]).any(axis=1)
+        stopped = (tokens_B[:, None] == self._stops_BS[at]).any(axis=1)
         if extras:
             _tell_alternatives(logits_BV, extras)
             for i, extra in extras:
@@ -111,7 +112,7 @@ class Rows:
     def keep(self, rows: Indices) -> None:
         """Keep only these rows, in their order."""
         self._extras = {new: self._extras[row] for new, row in enumerate(rows.tolist()) if row in self._extras}
-        self.table, self._tokens_BT = self.table[rows], self._tokens_BT[rows]
+        self.table, self._stops_BS, self._tokens_BT = self.table[rows], self._stops_BS[rows], self._tokens_BT[rows]
         self._logprobs_BT = self._logprobs_BT[rows]
 
     def release(self, rows: Indices) -> None:
@@ -119,7 +120,7 @@ class Rows:
         self.table[rows] = np.zeros((), dtype=self.table.dtype)
         self.table["owner"][rows] = FREE
         self.table["top_p"][rows] = 1.0
-        self.table["stops"][rows] = FREE
+        self._stops_BS[rows] = FREE
         for row in rows.tolist() if self._extras else ():
             self._extras.pop(row, None)
 

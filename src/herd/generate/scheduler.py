@@ -27,6 +27,8 @@ from herd.errors import BusyError, InputError
 from herd.generate.pages import Key, Pages, Table, chained
 from herd.generate.settings import SchedulerSettings
 
+_STALE = 64  # entries of the queue that nobody waits behind any more, before they are cleared out
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -104,12 +106,7 @@ class Scheduler:
         assert number not in self._waiting, "a number is used twice"
         worst = self.pages_of(len(prompt), limit)
         if worst > self.pool.count:
-            raise InputError(
-                f"prompt and continuation take up to {worst} pages of {self.pool.size} tokens, the cache has "
-                f"{self.pool.count}",
-                where=f"a prompt of {len(prompt)} tokens with max_tokens {limit}",
-                mend="lower max_tokens, shorten the prompt, or give the engine a larger cache",
-            )
+            raise self._too_large(len(prompt), limit, worst)
         if len(self._waiting) >= self.settings.max_waiting:
             raise BusyError(
                 f"{len(self._waiting)} requests wait already", where="the engine's queue", mend="try again later"
@@ -118,6 +115,9 @@ class Scheduler:
         self._waiting[number] = Job(number, list(prompt), len(prompt), worst, chained(b"", prompt), share)
         heapq.heappush(self._queue, (priority, self._arrivals, number))
         self._arrivals += 1
+        if len(self._queue) > 2 * len(self._waiting) + _STALE:
+            self._queue = [entry for entry in self._queue if entry[2] in self._waiting]
+            heapq.heapify(self._queue)
 
     def plan(self) -> Plan:
         """What the next pass computes. Everything in it is counted as held, so a plan is to be carried out."""
@@ -141,6 +141,10 @@ class Scheduler:
             chunks.append(Chunk(job.number, start, start + n_tokens, job.table))
             budget -= n_tokens
         return Plan(copies, chunks)
+
+    def tokens(self, chunk: Chunk) -> list[int]:
+        """The tokens that a chunk computes."""
+        return self._running[chunk.number].tokens[chunk.start : chunk.stop]
 
     def computed(self, plan: Plan) -> list[tuple[int, Chunk]]:
         """A plan was carried out: who is to be given a token, after which chunk. Ended ones are left out."""
@@ -176,6 +180,16 @@ class Scheduler:
         self.pool.check(job.table for job in self._running.values())
         assert self._reserved == sum(job.reserved for job in self._running.values())
         assert 0 <= self._reserved <= self.pool.available, "more is promised than is there"
+
+    def _too_large(self, n_prompt: int, limit: int, worst: int) -> InputError:
+        room = self.pool.count * self.pool.size
+        shorter = f"shorten the prompt to {room} tokens or fewer"
+        return InputError(
+            f"prompt and continuation take up to {worst} pages of {self.pool.size} tokens, the cache has "
+            f"{self.pool.count}",
+            where=f"a prompt of {n_prompt} tokens with max_tokens {limit}",
+            mend=f"lower max_tokens to {room - n_prompt + 1}" if n_prompt <= room else shorter,
+        )
 
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self.settings.max_running:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from herd.generate.extras import MakeDecoder
+from herd.generate.extras import Extras, MakeDecoder
 from herd.generate.protocol import Request
 from herd.generate.rows import Rows, Step
 from herd.generate.sampling import prompt_logprobs
@@ -28,15 +28,13 @@ class Slots:
     The cycle is `admit` (or `compact`), `step`, `advance`. Call it under `torch.inference_mode()`.
     """
 
-    def __init__(
-        self, model: Llama, rows: int, max_len: int, max_stops: int, decoder: MakeDecoder | None = None
-    ) -> None:
-        self._model, self._max_len = model, max_len
+    def __init__(self, model: Llama, rows: int, max_len: int, decoder: MakeDecoder | None = None) -> None:
+        self._model, self._max_len, self._decoder = model, max_len, decoder
         weight = model.model.norm.weight  # never quantised, unlike the matrices
         self._device, self._dtype = weight.device, weight.dtype
         self._cache = self._new_cache(rows, max_len)
         self._hidden_BD = torch.zeros(rows, model.config.dim, dtype=self._dtype, device=self._device)
-        self._rows = Rows(rows, max_len, max_stops, decoder)
+        self._rows = Rows(rows, max_len)
 
     @property
     def n_rows(self) -> int:
@@ -54,7 +52,8 @@ class Slots:
         telling = set()
         for row, (number, request) in zip(free, requests, strict=True):
             limit = min(request.sampling.max_tokens, self._max_len - len(request.prompt))
-            self._rows.admit(row, number, request, limit, self._model.config.vocab_size)
+            extras = Extras.of(request, self._model.config.vocab_size, self._decoder)
+            self._rows.admit(row, number, request, limit, extras)
             by_prompt.setdefault(request.prompt, []).append(row)
             if request.sampling.prompt_logprobs:
                 telling.add(row)
