@@ -24,10 +24,10 @@ from typing import Any
 import torch
 
 from bench.harness import Row, make_row, seconds
+from herd.commands.quantize import quantize
 from herd.files import write_json
 from herd.llama.config import LlamaConfig, llama31_8b
 from herd.weights.config_json import to_hf
-from herd.weights.convert import convert
 from herd.weights.formats import GIB
 from herd.weights.stored import expected_shapes
 from herd.weights.tensors import Entry, write_tensors
@@ -72,7 +72,7 @@ def make_fp8(folder: Path, shape: LlamaConfig) -> int:
     """The checkpoint above as `herd quantize` makes it FP8. Returns its bytes."""
     wide = folder.with_name("wide")
     make_checkpoint(wide, shape)
-    convert(wide, folder, to="compressed-tensors")
+    quantize(wide, folder)
     shutil.rmtree(wide)
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 

@@ -21,6 +21,7 @@ from herd.devices import GIB, find_device, free_memory, memory_errors, multiplie
 from herd.errors import DeviceError
 from herd.llama.model import Llama
 from herd.text import Tokenizer
+from herd.weights.bf16 import Bf16Linear
 from herd.weights.fp8 import Fp8Linear
 from herd.weights.q8_0 import Q8Embedding, Q8Linear
 from herd.weights.registry import open_model, tokenizer_of
@@ -29,6 +30,7 @@ from herd.weights.tensors import Entry
 
 CPU = torch.device("cpu")
 EMBEDDING = "model.embed_tokens.weight"
+_MATRICES = ("_proj.weight", "lm_head.weight")
 
 
 def load_any(path: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Llama:
@@ -75,19 +77,22 @@ def build_model(
     Matrices in Q8_0 blocks stay in them, exact, unless fp32 is asked for, which holds their values too. Raises
     DeviceError before anything is read where main memory cannot hold what has to be computed out of the file.
     """
-    if torch.device(device).type == "cpu":
+    on_cpu = torch.device(device).type == "cpu"
+    if on_cpu:
         _refuse_too_large(stored, dtype)
     blocks = {name for name, entry in stored.tensors.items() if _stays_in_blocks(stored, name, dtype)}
-    static = stored.is_static
+    fp8 = partial(Fp8Linear, bound=stored.activation_bound, static=stored.is_static)
     with torch.device("meta"):
         model = Llama(stored.config)
         for name, entry in stored.tensors.items():
             if entry.dtype == FP8:
-                _replace(model, name, partial(Fp8Linear, bound=stored.activation_bound, static=static))
+                _replace(model, name, fp8)
             elif name == EMBEDDING and name in blocks:
                 model.model.embed_tokens = Q8Embedding(*entry.shape, dtype=dtype)  # type: ignore[assignment]
             elif name in blocks:
                 _replace(model, name, Q8Linear)
+            elif on_cpu and dtype == torch.bfloat16 and name.endswith(_MATRICES):
+                _replace(model, name, Bf16Linear)
     for name in model.state_dict():
         entry = stored.tensors[name]
         blocks_of = entry.packed.q8_0 if entry.packed and name in blocks else None
