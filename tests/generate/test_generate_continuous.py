@@ -9,6 +9,7 @@ import torch
 from herd.errors import ArtifactError, BusyError, InputError
 from herd.generate import Request, Sampling
 from herd.generate import paged as paged_module
+from herd.generate import work as work_module
 from herd.generate.continuous import PAGE, Continuous
 from herd.generate.engine import Engine
 from herd.generate.settings import SchedulerSettings
@@ -102,6 +103,21 @@ def test_long_prompts_go_a_few_queries_at_a_time(model, monkeypatch):
     monkeypatch.setattr(paged_module, "_SCORES", 50)
     found = run(Engine(model, scheduling=settings_of(token_budget=20)), requests)
     assert [c.tokens for c in found] == [c.tokens for c in expected]
+
+
+@pytest.mark.parametrize("saved", [1, 10**9])
+def test_a_beginning_in_common_is_read_once_or_by_each(model, monkeypatch, saved):
+    monkeypatch.setattr(work_module, "_SAVED", saved)
+    used = []
+    attend_shared = paged_module.attend_shared
+    monkeypatch.setattr(paged_module, "attend_shared", lambda *given: (used.append(1), attend_shared(*given))[1])
+    requests = [c for r in make_requests(8, seed=7) for c in r.candidates(3)]
+    requests += [Request(tuple(range(40)) + tail, Sampling(max_tokens=40, seed=9)) for tail in ((), (1,) * 30)]
+    plain = Engine(model).generate(requests)
+    for expected, found in zip(plain, run(Engine(model, scheduling=settings_of()), requests), strict=True):
+        assert found.tokens == expected.tokens
+        np.testing.assert_allclose(found.logprobs, expected.logprobs, atol=1e-5)
+    assert bool(used) == (saved == 1)
 
 
 def test_heads_that_share_none_and_quantised_layers():

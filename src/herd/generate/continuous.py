@@ -17,13 +17,15 @@ import torch
 
 from herd.devices import memory_errors
 from herd.generate.extras import Extras, MakeDecoder
-from herd.generate.paged import PagedCache, Work, ordered, with_pages
+from herd.generate.paged import with_pages
+from herd.generate.paged_cache import PagedCache
 from herd.generate.pages import Pages
 from herd.generate.protocol import Request
 from herd.generate.rows import Rows, Step
 from herd.generate.sampling import prompt_logprobs
 from herd.generate.scheduler import Chunk, Plan, Scheduler
 from herd.generate.settings import SchedulerSettings
+from herd.generate.work import Work, arranged
 from herd.llama.model import Llama
 
 PAGE = 16  # positions: what is shared is shared in steps of this
@@ -119,9 +121,10 @@ class Continuous:
 
     def _carry_out(self, plan: Plan) -> Step:
         self._cache.copy(plan.copies)
-        chunks = ordered(plan.chunks)
+        groups = arranged(plan.chunks, PAGE)
+        chunks = [chunk for group in groups for chunk in group]
         tokens = [token for chunk in chunks for token in self.scheduler.tokens(chunk)]
-        self._cache.work = Work.of(chunks, self._cache)
+        self._cache.work = Work.of(groups, self._cache)
         tokens_1N = torch.tensor([tokens], device=self._cache.device)
         hidden_ND = self._model(tokens_1N, positions_BT=self._cache.work.positions_1N)[0]
         stops = np.cumsum([chunk.stop - chunk.start for chunk in chunks])

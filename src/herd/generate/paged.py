@@ -2,7 +2,7 @@
 
     cache = PagedCache(config, pages=1024, page=16, dtype=torch.float32, device="cpu")
     paged = with_pages(model, cache)
-    cache.work = Work.of(chunks, cache)               # who these tokens are, and which pages are theirs
+    cache.work = Work.of(arranged(chunks, 16), cache)  # who these tokens are, and which pages are theirs
     hidden_1ND = paged(tokens_1N, positions_BT=positions_1N)
 
 The tokens of all chunks stand behind one another in one row, so that matrices are read once for prompts and
@@ -12,133 +12,19 @@ continuations together; only attention tells the chunks apart. Nothing under lla
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from herd.generate.scheduler import Chunk
+from herd.generate.paged_cache import PagedCache
+from herd.generate.work import Decoding, Prompt
 from herd.llama import fused
 from herd.llama.attention import Attention, Layout, attend, attend_one
-from herd.llama.config import LlamaConfig
 from herd.llama.model import Llama
 
 Module = TypeVar("Module", bound=nn.Module)
 _SCORES = 2**22  # of a chunk of a prompt at once: a mask of that many places, and what attention makes of it
-
-
-class PagedCache:
-    """Keys and values of all pages, one pair of tensors [pages, G, page, K] a layer; `work` is the pass under way."""
-
-    def __init__(
-        self, config: LlamaConfig, pages: int, page: int, dtype: torch.dtype, device: torch.device | str
-    ) -> None:
-        shape = (pages, config.n_kv_heads, page, config.head_dim)
-        # zeros, not empty: a rubbish NaN times an attention weight of zero would still be NaN
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.n_layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.n_layers)]
-        self.page = page
-        self.work: Work | None = None
-
-    @property
-    def device(self) -> torch.device:
-        return self.keys[0].device
-
-    def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Copy whole pages, (from, to)."""
-        if pairs:
-            sources, targets = (torch.tensor(pages, device=self.device) for pages in zip(*pairs, strict=True))
-            for tensor in (*self.keys, *self.values):
-                tensor[targets] = tensor[sources]
-
-    def write(self, layer: int, k_NGK: Tensor, v_NGK: Tensor, work: Work) -> None:
-        """Put the new keys and values of a pass where they belong."""
-        self.keys[layer][work.page_N, :, work.offset_N] = k_NGK
-        self.values[layer][work.page_N, :, work.offset_N] = v_NGK
-
-    def read(self, layer: int, places_BGP: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, S, G, K] of rows of pages, copied together; `places` counts pages and heads in one."""
-        found = []
-        for tensor in (self.keys[layer], self.values[layer]):
-            rows = tensor.flatten(0, 1).index_select(0, places_BGP.flatten())
-            found.append(rows.view(*places_BGP.shape[:2], -1, tensor.shape[-1]).transpose(1, 2))
-        return found[0], found[1]
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """Tokens `rows` of the pass, each the only one of its sequence; of like length, so that padding is little."""
-
-    rows: slice
-    places_BGP: Tensor
-    mask_B11S: Tensor
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Tokens `rows` of the pass are positions `start` and on of one sequence."""
-
-    rows: slice
-    start: int
-    places_1GP: Tensor
-
-
-@dataclass(frozen=True)
-class Work:
-    """What attention has to know about the tokens of one pass; the same in every layer."""
-
-    page_N: Tensor
-    offset_N: Tensor
-    positions_1N: Tensor
-    parts: tuple[Decoding | Prompt, ...]
-
-    @staticmethod
-    def of(chunks: Sequence[Chunk], cache: PagedCache) -> Work:
-        """`chunks` in the order of `ordered`."""
-        positions_N = np.concatenate([np.arange(chunk.start, chunk.stop) for chunk in chunks])
-        page_N = np.concatenate([np.array(c.table.pages)[np.arange(c.start, c.stop) // cache.page] for c in chunks])
-        parts: list[Decoding | Prompt] = []
-        n_single = sum(chunk.stop - chunk.start == 1 for chunk in chunks)
-        first = 0
-        while first < n_single:  # a group's shortest row has at least half the pages of its longest
-            most = 2 * len(chunks[first].table.pages)
-            last = next((i for i in range(first, n_single) if len(chunks[i].table.pages) > most), n_single)
-            parts.append(_decoding(chunks[first:last], slice(first, last), cache))
-            first = last
-        place = n_single
-        for chunk in chunks[n_single:]:
-            rows = slice(place, place + chunk.stop - chunk.start)
-            parts.append(Prompt(rows, chunk.start, _places([chunk], cache)))
-            place = rows.stop
-        page, offset, positions = (
-            torch.from_numpy(array).to(cache.device) for array in (page_N, positions_N % cache.page, positions_N)
-        )
-        return Work(page, offset, positions[None], tuple(parts))
-
-
-def ordered(chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Single tokens first, the shortest sequence first; then the parts of prompts."""
-    return sorted(chunks, key=lambda chunk: (chunk.stop - chunk.start > 1, len(chunk.table.pages)))
-
-
-def _decoding(chunks: Sequence[Chunk], rows: slice, cache: PagedCache) -> Decoding:
-    places_BGP = _places(chunks, cache)
-    stops_B = torch.tensor([chunk.stop for chunk in chunks], device=cache.device)
-    slots_S = torch.arange(places_BGP.shape[2] * cache.page, device=cache.device)
-    return Decoding(rows, places_BGP, (slots_S < stops_B[:, None])[:, None, None])
-
-
-def _places(chunks: Sequence[Chunk], cache: PagedCache) -> Tensor:
-    """Where the pages of each sequence lie, head by head; short rows are filled up with a page that the mask hides."""
-    longest, G = max(len(chunk.table.pages) for chunk in chunks), cache.keys[0].shape[1]
-    pages_BP = np.zeros((len(chunks), longest), dtype=np.int64)
-    for row, chunk in enumerate(chunks):
-        pages_BP[row, : len(chunk.table.pages)] = chunk.table.pages
-    places_BGP = pages_BP[:, None, :] * G + np.arange(G)[:, None]
-    return torch.from_numpy(places_BGP).to(cache.device)
 
 
 class PagedAttention(nn.Module):
@@ -160,9 +46,7 @@ class PagedAttention(nn.Module):
         mixed_1NHK = torch.empty_like(q_1NHK)
         for part in work.parts:
             if isinstance(part, Decoding):
-                q_B1HK = q_1NHK[0, part.rows, None]
-                mixed = attend_one(q_B1HK, *cache.read(plain.layer, part.places_BGP), part.mask_B11S)
-                mixed_1NHK[0, part.rows] = mixed[:, 0]
+                mixed_1NHK[0, part.rows] = _decode(q_1NHK[0, part.rows, None], part, cache, plain.layer)[:, 0]
             elif part.start == 0:
                 q, k, v = (x[:, part.rows] for x in (q_1NHK, k_1NGK, v_1NGK))
                 mixed_1NHK[:, part.rows] = attend(q, k, v, Layout(layout.cos, layout.sin))
@@ -170,6 +54,36 @@ class PagedAttention(nn.Module):
                 mixed_1NHK[:, part.rows] = _continue(q_1NHK[:, part.rows], part, cache, plain.layer, layout)
         out_1ND: Tensor = plain.o_proj(mixed_1NHK.flatten(2))
         return out_1ND
+
+
+def _decode(q_B1HK: Tensor, part: Decoding, cache: PagedCache, layer: int) -> Tensor:
+    own = cache.read(layer, part.places_BGP)
+    if part.shared_1GP is None:
+        return attend_one(q_B1HK, *own, part.mask_B11S)
+    return attend_shared(q_B1HK, cache.read(layer, part.shared_1GP), own, part.mask_B11S)
+
+
+def attend_shared(
+    q_B1HK: Tensor, shared: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], mask_B11S: Tensor
+) -> Tensor:
+    """One new token a row, over keys and values [1, P, G, K] that all rows begin with and [B, S, G, K] of their own.
+
+    The queries of all rows become rows of one product with the shared keys: those are read once, not once a row.
+    """
+    (k_1PGK, v_1PGK), (k_BSGK, v_BSGK) = shared, own
+    B, _, H, K = q_B1HK.shape
+    P, G = k_1PGK.shape[1:3]
+    q_BGRK = q_B1HK.reshape(B, G, H // G, K)
+    q_GNK = q_BGRK.transpose(0, 1).reshape(G, -1, K)  # N is B * R here
+    scores_GNP = torch.matmul(q_GNK, k_1PGK[0].permute(1, 2, 0))
+    scores_BGRP = scores_GNP.view(G, B, H // G, P).transpose(0, 1)
+    scores_BGRS = torch.matmul(q_BGRK, k_BSGK.permute(0, 2, 3, 1)).masked_fill_(~mask_B11S, -torch.inf)
+    weights = torch.cat([scores_BGRP, scores_BGRS], dim=-1).mul_(K**-0.5).softmax(-1, dtype=torch.float32)
+    weights = weights.to(v_BSGK.dtype)
+    weights_GNP = weights[..., :P].transpose(0, 1).reshape(G, -1, P)
+    mixed_BGRK = torch.matmul(weights_GNP, v_1PGK[0].transpose(0, 1)).view(G, B, H // G, K).transpose(0, 1)
+    mixed_BGRK = mixed_BGRK + torch.matmul(weights[..., P:], v_BSGK.transpose(1, 2))
+    return mixed_BGRK.reshape(B, 1, H, K)
 
 
 def _continue(q_1THK: Tensor, part: Prompt, cache: PagedCache, layer: int, layout: Layout) -> Tensor:
