@@ -7,14 +7,15 @@
     step = engine.step()
 
 `generate` runs requests of like length together over a dense cache, so that a short one does not pay for a long one's;
-within such a group finished rows are refilled at once. What is submitted runs over pages (`continuous`): beginnings in
-common are computed and kept once, and memory follows what is said. Not covered: beams.
+within such a group finished rows are refilled at once. Many candidates of a long prompt, and what is submitted, run
+over pages (`continuous`): beginnings in common are computed and kept once, and memory follows what is said. Not
+covered: beams.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -22,12 +23,12 @@ import torch
 
 from herd.devices import memory_errors
 from herd.errors import InputError, SettingError
-from herd.generate.continuous import Continuous
+from herd.generate.continuous import PAGE, Continuous
 from herd.generate.extras import check_stop
 from herd.generate.protocol import SILENT, Completion, Request
 from herd.generate.rows import Step
 from herd.generate.settings import SchedulerSettings
-from herd.generate.slots import Slots
+from herd.generate.slots import PREFILL_TOKENS, Slots
 from herd.llama.model import Llama
 from herd.progress import Progress
 from herd.text.stream import StreamDecoder
@@ -37,6 +38,7 @@ Numbered = tuple[int, Request]
 
 _REFILL = 8  # refill when an eighth of the rows is free: one prefill for many prompts, few rows idle meanwhile
 _LESS = "lower the engine's batch_size (suite.batch_size of a recipe), or ask for fewer tokens"
+_MANY, _LONG = 8, 256  # so many candidates of a prompt of so many tokens are no slower over pages (docs/generation.md)
 _COMPACT = 0.75  # with nobody waiting, shrink when fewer than this share of the rows is in use
 
 
@@ -103,8 +105,10 @@ class Engine:
         done: dict[int, Completion] = {}
         n_tokens, start = 0, time.monotonic()
         with memory_errors(_LESS), torch.inference_mode():
-            for group in self._groups(requests):
-                for finished in self._run(group):
+            shared, others = self._by_sharing(requests)
+            runs = [self._run(group) for group in self._groups(others)]
+            for run in [self._run_over_pages(shared), *runs] if shared else runs:
+                for finished in run:
                     done.update(finished)
                     n_tokens += sum(len(completion.tokens) for _, completion in finished)
                     rate = n_tokens / max(time.monotonic() - start, 1e-9)
@@ -152,9 +156,35 @@ class Engine:
                 return
             slots.advance()
 
-    def _groups(self, requests: Sequence[Request]) -> Iterator[list[Numbered]]:
+    def _by_sharing(self, requests: Sequence[Request]) -> tuple[list[Numbered], list[Numbered]]:
+        """Many candidates of long prompts, which go over pages, and all others."""
+        counts = Counter(request.prompt for request in requests)
+        shared: list[Numbered] = []
+        others: list[Numbered] = []
+        for number, request in enumerate(requests):
+            many = counts[request.prompt] >= _MANY and len(request.prompt) >= _LONG
+            fits = self._room(request) <= self._cache_tokens // PAGE * PAGE
+            (shared if many and fits else others).append((number, request))
+        return shared, others
+
+    def _run_over_pages(self, group: list[Numbered]) -> Iterator[list[tuple[int, Completion]]]:
+        """Run requests over pages of their own; yields those that finish, step by step."""
+        rooms = sorted((-(-self._room(request) // PAGE) * PAGE for _, request in group), reverse=True)
+        rows = min(self._batch_size, len(group))
+        batch = Continuous(
+            self._model,
+            cache_tokens=min(self._cache_tokens, sum(rooms[:rows])),
+            settings=SchedulerSettings(rows, token_budget=rows + PREFILL_TOKENS, max_waiting=len(group)),
+            decoder=self._decoder,
+        )
+        numbers = {batch.submit(request): number for number, request in group}
+        while batch.busy:
+            finished = batch.step().finished
+            if finished:
+                yield [(numbers[handle], completion) for handle, completion in finished]
+
+    def _groups(self, numbered: list[Numbered]) -> Iterator[list[Numbered]]:
         """Requests whose room differs by less than a factor of two, longest first, equal prompts side by side."""
-        numbered = list(enumerate(requests))
         numbered.sort(key=lambda item: (-self._room(item[1]), item[1].prompt))
         group: list[Numbered] = []
         for item in numbered:
