@@ -249,7 +249,9 @@ def test_files(tmp_path: Path) -> None:
         load(tmp_path / "none.json", Outer)
     with pytest.raises(ArtifactError, match="directory"):
         load(tmp_path, Outer)
-    for text in ("{", "[" * 100_000, "\ufeff{}"):
+    (tmp_path / "b.json").write_text('\ufeff{"steps": 3}', encoding="utf-8")  # as some editors save it
+    assert load(tmp_path / "b.json", Outer).steps == 3
+    for text in ("{", "[" * 100_000):
         (tmp_path / "b.json").write_text(text, encoding="utf-8")
         with pytest.raises(FormatError, match="not valid JSON"):
             load(tmp_path / "b.json", Outer)
