@@ -73,6 +73,10 @@ def test_matrices_stay_in_blocks_and_answer_as_their_values_do(file):
     (completion,) = Engine(narrow).generate([Request(tuple(range(9)), Sampling(temperature=0.0, max_tokens=5))])
     (wanted,) = Engine(wide).generate([Request(tuple(range(9)), Sampling(temperature=0.0, max_tokens=5))])
     assert completion.tokens == wanted.tokens
+    paged = Engine(load_any(file, dtype=torch.bfloat16))
+    paged.submit(Request(tuple(range(9)), Sampling(temperature=0.0, max_tokens=5)))
+    (ended,) = [found for _ in range(20) if paged.busy for _, found in paged.step().finished]
+    assert len(ended.tokens) == 5
 
 
 def test_a_tied_model_keeps_its_embedding_dense(tmp_path):

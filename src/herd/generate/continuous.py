@@ -54,7 +54,7 @@ class Continuous:
         decoder: MakeDecoder | None = None,
     ) -> None:
         settings = settings or SchedulerSettings()
-        weight = model.model.embed_tokens.weight  # never quantised, unlike the matrices
+        weight = model.model.norm.weight  # never quantised, unlike the matrices
         pool = Pages(max(1, cache_tokens // PAGE), PAGE)
         self.scheduler = Scheduler(pool, settings)
         with memory_errors(_LESS):
