@@ -157,7 +157,7 @@ def test_every_layer_computes_what_transformers_computes(tmp_path, kind):
     make(tmp_path / "m", kind)
     ours = load_model(tmp_path / "m")
     convert(tmp_path / "m", tmp_path / "again", to="hf")  # transformers does not read AutoFP8's own spelling
-    # Of "frozen" folders transformers takes e4m3 values for weights without their scales.
+    # Of a folder that is "naive-quantized" and "frozen" transformers computes something else; why was not isolated.
     for folder in [tmp_path / "again"] + ([] if kind in ("AutoFP8", "naive") else [tmp_path / "m"]):
         theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         generator = torch.Generator().manual_seed(0)

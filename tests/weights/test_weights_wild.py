@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fp8_folders import close, edit, logits_of, logits_of_transformers
 from herd.errors import ArtifactError, FormatError
 from herd.llama.config import LlamaConfig, RopeScaling
 from herd.weights.build import load_any
 from herd.weights.convert import convert
-from herd.weights.hf import load_config, load_model, save_model
+from herd.weights.hf import load_config, save_model
 from herd.weights.hf_files import TORCH_INDEX, TORCH_SINGLE
 from herd.weights.registry import detect, open_model
 from herd.weights.tensors import INDEX, SINGLE
@@ -21,35 +22,12 @@ CONFIG = LlamaConfig(64, 32, 3, 4, 2, 48, max_seq_len=512)
 TIED = LlamaConfig(
     64, 32, 3, 4, 2, 48, max_seq_len=512, rope_scaling=RopeScaling(32.0), tie_embeddings=True
 )  # as Llama 3.2
-TOKENS = torch.arange(20)[None]
 
 
 @pytest.fixture
 def folder(tmp_path):
     save_model(tmp_path / "m", make_model(CONFIG), CONFIG, herd={})
     return tmp_path / "m"
-
-
-def edit(folder, **changes):
-    path = folder / "config.json"
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
-
-
-def logits_of(folder):
-    model = load_model(folder)
-    with torch.no_grad():
-        return model.logits(model(TOKENS))
-
-
-def logits_of_transformers(folder):
-    transformers = pytest.importorskip("transformers")
-    with torch.no_grad():
-        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(TOKENS).logits
-
-
-def close(first, second, most=1e-5):
-    return ((first - second).norm() / second.norm()).item() < most
 
 
 # files of weights
