@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     _inspect(_command(commands, "inspect", "what a model is, and what is wrong with it", "inspect Llama-3.1-8B"))
     _release(_command(commands, "release", "a model to the hub, with its card", "release FOLDER me/NAME --dry-run"))
     _pull(_command(commands, "pull", "a model from the hub", "pull meta-llama/Llama-3.1-8B-Instruct"))
+    _doctor(_command(commands, "doctor", "this machine, and what it can run how fast", "doctor"))
     return root
 
 
@@ -224,6 +225,15 @@ def _convert(command: argparse.ArgumentParser) -> None:
             model_parallel=options.model_parallel,
             shard_gb=options.shard_gb,
         )
+
+    command.set_defaults(call=call)
+
+
+def _doctor(command: argparse.ArgumentParser) -> None:
+    def call(options: argparse.Namespace) -> int:
+        from herd.commands.doctor import doctor
+
+        return doctor()
 
     command.set_defaults(call=call)
 

@@ -1,0 +1,128 @@
+"""`herd doctor`: what this machine has, what herd uses of it, and which of the released models it can run how fast."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from herd.llama.config import LlamaConfig
+
+_EXTRAS = {  # name of an extra -> the modules that it installs
+    "hub": ("huggingface_hub",),
+    "gguf": ("gguf",),
+    "sentencepiece": ("sentencepiece",),
+    "transformers": ("transformers", "compressed_tensors"),
+}
+_BLOCK = 2**29  # bytes that are read for the rate of reading: more than any cache but the largest servers'
+_SIDE = 2048  # of the matrices that are multiplied
+
+
+def doctor() -> int:
+    """Prints, a line a fact. Measures for two or three seconds."""
+    for line in lines():
+        print(line, flush=True)
+    return 0
+
+
+def lines() -> Iterator[str]:
+    """What is printed, each line as soon as it is known."""
+    import torch
+
+    from herd.devices import find_device
+    from herd.kernels import status
+    from herd.road.machine import machine
+
+    here, free = machine(), _free()
+    memory = f", {here.memory_bytes / 2**30:.1f} GiB of memory" if here.memory_bytes else ""
+    yield f"machine     {here.cpu}, {here.cores} cores{memory}, {free / 2**30:.1f} GiB free"
+    yield f"torch       {here.torch}, {torch.get_num_threads()} threads"
+    said: list[str] = []
+    find_device("auto", say=said.append)
+    yield f"device      {said[0]}"
+    yield f"kernels     {status()}"
+    rate = reading_rate()
+    yield f"reads       {rate / 1e9:.1f} GB/s from memory"
+    rates = {name: multiplying_rate(dtype) for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16))}
+    yield "multiplies  " + ", ".join(f"{name} {found / 1e9:,.0f} GFLOP/s" for name, found in rates.items())
+    yield from (f"extra       {name}: {state}" for name, state in extras().items())
+    yield ""
+    yield "on this CPU, one conversation, at the most (every token reads the weights once):"
+    yield from _table(rate, free)
+
+
+def extras() -> dict[str, str]:
+    """Each optional part: "installed", or how to install it."""
+    return {
+        name: "installed"
+        if all(importlib.util.find_spec(module) for module in modules)
+        else f"missing, pip install 'herd[{name}]'"
+        for name, modules in _EXTRAS.items()
+    }
+
+
+def model_bytes(config: LlamaConfig) -> dict[str, int]:
+    """Bytes of a model's tensors as BF16, as FP8 by the release's policy, and as a GGUF file in Q8_0."""
+    from herd.quantize.settings import Fp8Policy
+    from herd.weights.stored import expected_shapes
+
+    quantised = {f"{name}.weight" for name in Fp8Policy().names(config.n_layers)}
+    found = {"bf16": 0, "fp8": 0, "q8_0": 0}
+    for name, shape in expected_shapes(config).items():
+        count = shape[0] * (shape[1] if len(shape) == 2 else 1)
+        found["bf16"] += 2 * count
+        found["fp8"] += count + 4 * shape[0] if name in quantised else 2 * count
+        found["q8_0"] += count // 32 * 34 if len(shape) == 2 else 4 * count
+    return found
+
+
+def _table(rate: float, free: int) -> Iterator[str]:
+    from herd.llama.config import llama31_8b, llama31_70b, llama31_405b
+
+    for name, config in (("8B", llama31_8b()), ("70B", llama31_70b()), ("405B", llama31_405b())):
+        cells = [_cell(form, size, rate, free) for form, size in model_bytes(config).items()]
+        yield f"  Llama 3.1 {name:5}" + "   ".join(f"{cell:34}" for cell in cells).rstrip()
+
+
+def _cell(form: str, size: int, rate: float, free: int) -> str:
+    fits = f"{rate / size:.1f} tokens/s" if size <= free else "more than is free"
+    return f"{form:5}{size / 1e9:6.1f} GB {fits}"
+
+
+def _free() -> int:
+    import torch
+
+    from herd.devices import free_memory
+
+    return free_memory(torch.device("cpu"))
+
+
+def reading_rate() -> float:
+    """Bytes a second of plain reading from memory, on torch's threads: the best of a few sums."""
+    import torch
+
+    size = min(_BLOCK, _free() // 4)
+    block = torch.ones(size // 8, dtype=torch.int64)
+    return block.nbytes / _best(block.sum)
+
+
+def multiplying_rate(dtype: torch.dtype) -> float:
+    """FLOP/s of a square matrix product: the best of a few."""
+    import torch
+
+    side = torch.randn(_SIDE, _SIDE, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return 2 * _SIDE**3 / _best(lambda: side @ side)
+
+
+def _best(work: Callable[[], object], most_seconds: float = 0.7) -> float:
+    """Seconds of the fastest of a few calls."""
+    best, until = float("inf"), time.perf_counter() + most_seconds
+    while time.perf_counter() < until:
+        begin = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - begin)
+    return best
