@@ -91,7 +91,7 @@ def test_transformers_loads_from_it(
         ("license: my-own", "must be one of"),
         ("license: other\nlicense_name: My own", "license_name"),
         ("language: [english]", "language"),
-        ("base_model: /home/me/model", "base_model"),
+        ("base_model: /opt/me/model", "base_model"),
         ("base_model_relation: child", "relation"),
         ("model-index: [{name: a, results: [{task: {}}]}]", "model-index"),
         ("a: [", "YAML"),
