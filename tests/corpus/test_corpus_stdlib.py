@@ -25,7 +25,7 @@ def test_pages_and_sources_of_some_modules() -> None:
 
 
 def test_the_order_and_the_text_are_the_same_every_time() -> None:
-    modules = ("abc", "functools", "random", "threading")
+    modules = ("abc", "configparser", "difflib", "doctest", "functools", "random", "threading")
     assert list(stdlib_pages(modules)) == list(stdlib_pages(modules))
 
 

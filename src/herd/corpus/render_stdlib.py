@@ -11,7 +11,8 @@ import re
 import sys
 from typing import Any
 
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,}")
+_SPACE = r"(?: |&nbsp;)"  # pydoc writes signatures with spaces that do not break
+_ADDRESS = re.compile(rf"{_SPACE}at{_SPACE}0x[0-9a-fA-F]{{4,}}")
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
 
