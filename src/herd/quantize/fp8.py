@@ -22,6 +22,7 @@ from herd.quantize.report import Fp8Report, TensorReport
 from herd.quantize.settings import Fp8Policy
 from herd.weights.fp8 import Fp8Linear, dequantize
 from herd.weights.hf import SavesFiles, save_model
+from herd.weights.hf_fp8 import kept_wide
 from herd.weights.quantization import HERD_KEY, described, quantization_config
 
 _BF16 = 2  # bytes
@@ -90,11 +91,12 @@ def save_fp8(
     That schema cannot say the bound on activations: other programs will run without it. It stands in herd.json under
     "fp8", from where `load_model` takes it.
     """
-    layers = [module for module in model.modules() if isinstance(module, Fp8Linear)]
+    layers = {f"{name}.weight": layer for name, layer in model.named_modules() if isinstance(layer, Fp8Linear)}
     if not layers:
         raise NoEffectError("no layer of the model is FP8", where=str(folder), mend="call quantize_model first")
-    static = layers[0].input_scale is not None
-    fp8 = described(layers[0].bound, static=static)
+    first = next(iter(layers.values()))
+    static = first.input_scale is not None
+    fp8 = described(first.bound, static=static)
     if report is not None:
         fp8["report"] = report.as_json()
     return save_model(
@@ -105,12 +107,5 @@ def save_fp8(
         herd={**herd, HERD_KEY: fp8},
         instruct=instruct,
         max_shard_bytes=max_shard_bytes,
-        quantization_config=quantization_config(_not_fp8(model), static=static),
+        quantization_config=quantization_config(kept_wide(model.config, layers), static=static),
     )
-
-
-def _not_fp8(model: Llama) -> list[str]:
-    kept = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if model.config.tie_embeddings:
-        kept.append("lm_head")  # other programs have such a module even when its weight is the embedding
-    return kept

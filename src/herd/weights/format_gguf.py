@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from herd.errors import ArtifactError, FormatError, SettingError
-from herd.files import read_json
 from herd.kernels.reference import dequantize_q8_0
 from herd.progress import Progress
 from herd.weights import gguf_tokenizer
@@ -28,6 +27,7 @@ from herd.weights.gguf_library import library
 from herd.weights.gguf_metadata import ROPE, from_metadata, names
 from herd.weights.gguf_tokenizer import GgufTokenizer
 from herd.weights.gguf_writer import write_file
+from herd.weights.herd_json import herd_json
 from herd.weights.mapped import mapped
 from herd.weights.rotary import to_halves
 from herd.weights.staging import Staging
@@ -108,9 +108,8 @@ class Gguf:
 
 def _pulled(folder: Path) -> dict[str, Any]:
     """Where `herd pull` got the folder from: the licence that binds the model travels with that."""
-    stated = folder / "herd.json"
-    herd = read_json(stated) if stated.is_file() else {}
-    return {"pulled": herd["pulled"]} if isinstance(herd, dict) and "pulled" in herd else {}
+    herd = herd_json(folder)
+    return {"pulled": herd["pulled"]} if "pulled" in herd else {}
 
 
 def _file_of(path: Path) -> Path | None:

@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from herd.errors import ArtifactError, FormatError, SettingError
 from herd.files import read_json, write_json
 from herd.llama.config import LlamaConfig
-from herd.llama.model import Llama
 from herd.progress import Progress
 from herd.text import Tokenizer
 from herd.weights.config_json import from_hf, generation_config, to_hf
 from herd.weights.formats import WriteOptions
+from herd.weights.herd_json import herd_json
 from herd.weights.hf_files import has_weights, hf_entries, notes_on
-from herd.weights.hf_fp8 import check_fp8, with_scales
+from herd.weights.hf_fp8 import check_fp8, kept_wide, with_scales
 from herd.weights.quantization import HERD_KEY, Fp8Layout, described, quantization_config, read_layout
 from herd.weights.staging import Staging
 from herd.weights.stored import FP8, TIED, StoredModel, in_order, travelling_files
@@ -49,7 +48,6 @@ class HuggingFace:
         check_fp8(config, tensors, layout, path)
         tensors = with_scales(tensors, path)
         bos, stops = _ids(path, content)
-        herd = read_json(path / "herd.json") if (path / "herd.json").is_file() else {}
         return StoredModel(
             path,
             config,
@@ -58,7 +56,7 @@ class HuggingFace:
             stops=stops,
             activation_bound=layout.bound if layout else None,
             files=travelling_files(path),
-            herd=herd if isinstance(herd, dict) else {},
+            herd=herd_json(path),
             notes=(*(layout.notes if layout else ()), *_tied(config, found), *notes_on(path)),
         )
 
@@ -86,8 +84,8 @@ def write_description(model: StoredModel, entries: list[Entry], folder: Path) ->
     dtype = torch.bfloat16 if torch.bfloat16 in kinds or not kinds else min(kinds, key=lambda d: d.itemsize)
     content = to_hf(model.config, str(dtype).removeprefix("torch."), bos=model.bos, eos=model.stops)
     herd = {**model.herd, **model.findings()}
-    if any(entry.dtype == FP8 for entry in entries):
-        content["quantization_config"] = quantization_config(_not_fp8(model.config, entries), static=model.is_static)
+    if fp8 := {entry.name for entry in entries if entry.dtype == FP8}:
+        content["quantization_config"] = quantization_config(kept_wide(model.config, fp8), static=model.is_static)
         known = {key: value for key, value in _dict(herd.get(HERD_KEY)).items() if key != "note"}
         herd[HERD_KEY] = known | described(model.activation_bound, static=model.is_static)
     write_json(folder / "config.json", content)
@@ -101,15 +99,6 @@ def write_description(model: StoredModel, entries: list[Entry], folder: Path) ->
 
 def _dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _not_fp8(config: LlamaConfig, entries: list[Entry]) -> list[str]:
-    """The linear layers that stay as they are; readers have an lm_head even when its weight is the embedding."""
-    fp8 = {entry.name for entry in entries if entry.dtype == FP8}
-    with torch.device("meta"):
-        modules = Llama(config).named_modules()
-        names = [name for name, module in modules if isinstance(module, nn.Linear) and f"{name}.weight" not in fp8]
-    return [*names, *(["lm_head"] if config.tie_embeddings else [])]
 
 
 def _as(entry: Entry, dtype: torch.dtype | None) -> Entry:

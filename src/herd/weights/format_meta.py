@@ -25,6 +25,7 @@ from herd.llama.config import VOCABULARY, LlamaConfig, RopeScaling
 from herd.progress import Progress
 from herd.weights import meta_parts as parts
 from herd.weights.formats import WriteOptions
+from herd.weights.herd_json import herd_json
 from herd.weights.meta_params import from_params, to_params
 from herd.weights.meta_read import MetaFiles
 from herd.weights.pth import write_pth
@@ -48,8 +49,7 @@ class Meta:
 
     def open(self, path: Path) -> StoredModel:
         params = read_json(path / "params.json")
-        herd = read_json(path / "herd.json") if (path / "herd.json").is_file() else {}
-        herd = herd if isinstance(herd, dict) else {}
+        herd = herd_json(path)
         stated = _stated(herd.get("meta"))
         files = MetaFiles.open(path)
         files.check_count(params.get("dim") if isinstance(params, dict) else None)

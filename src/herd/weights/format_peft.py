@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from herd.errors import ArtifactError, SettingError
-from herd.files import read_json
 from herd.progress import Progress
 from herd.weights.formats import WriteOptions
+from herd.weights.fp8 import dequantize
+from herd.weights.herd_json import herd_json
 from herd.weights.peft_files import CONFIG, OTHER_MODEL, StoredAdapter, Update, read_adapter
 from herd.weights.staging import Staging
 from herd.weights.stored import FP8, StoredModel, input_scale_name, scale_name, travelling_files
@@ -55,7 +57,6 @@ class Peft:
                 )
             tensors.pop(input_scale_name(entry.name), None)
             tensors[entry.name] = _updated(entry, update, tensors.pop(scale_name(entry.name), None), str(path))
-        own = read_json(path / "herd.json") if (path / "herd.json").is_file() else {}
         note = f"{len(adapter.updates)} matrices of {base.path} carry the adapter's updates"
         return replace(
             base,
@@ -64,7 +65,7 @@ class Peft:
             config_file=str(base.path / base.config_file),
             tensors=tensors,
             files={**base.files, **travelling_files(path)},
-            herd={**(own if isinstance(own, dict) else {}), "base": str(base.path)},
+            herd={**herd_json(path), "base": str(base.path)},
             notes=(*base.notes, note),
         )
 
@@ -97,14 +98,10 @@ def _base_of(adapter: StoredAdapter) -> Path:
 
 def _updated(entry: Entry, update: Update, scale: Entry | None, place: str) -> Entry:
     """W + scale * B A in the dtype of W (of FP8: the dtype that its scale widens it to, BF16)."""
-    import torch
-
     dtype = torch.bfloat16 if entry.dtype == FP8 else entry.dtype
 
     def values() -> Tensor:
-        wide = entry.values().float()
-        if scale is not None:
-            wide = wide * scale.values().float().reshape(-1, 1)
+        wide = entry.values().float() if scale is None else dequantize(entry.values(), scale.values())
         return wide.addmm(update.b, update.a, alpha=update.scale).to(dtype)
 
     return Entry(entry.name, entry.shape, dtype, values, place)

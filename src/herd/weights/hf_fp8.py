@@ -8,7 +8,7 @@ opened, not when the matrix is used.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -26,9 +26,7 @@ _AGAIN = "config.json and weights belong to different models, or a file is damag
 
 def check_fp8(config: LlamaConfig, tensors: Mapping[str, Entry], layout: Fp8Layout | None, folder: Path) -> None:
     """FP8 values without their scales, or scales of other values, would load in silence and mean nothing."""
-    with torch.device("meta"):
-        linears = [name for name, module in Llama(config).named_modules() if isinstance(module, nn.Linear)]
-    stated = [f"{name}.weight" for name in linears if layout is not None and layout.covers(name)]
+    stated = [f"{name}.weight" for name in _linears(config) if layout is not None and layout.covers(name)]
     for name, entry in tensors.items():
         if (entry.dtype == FP8) != (name in stated):
             raise ArtifactError(
@@ -45,6 +43,20 @@ def check_fp8(config: LlamaConfig, tensors: Mapping[str, Entry], layout: Fp8Layo
             where=str(folder),
             mend=_AGAIN,
         )
+
+
+def kept_wide(config: LlamaConfig, fp8: Collection[str]) -> list[str]:
+    """The linear layers that stay as they are where the weights `fp8` are FP8, as a quantization_config names them.
+
+    Other programs have an lm_head even where its weight is the embedding.
+    """
+    names = [name for name in _linears(config) if f"{name}.weight" not in fp8]
+    return [*names, *(["lm_head"] if config.tie_embeddings else [])]
+
+
+def _linears(config: LlamaConfig) -> list[str]:
+    with torch.device("meta"):
+        return [name for name, module in Llama(config).named_modules() if isinstance(module, nn.Linear)]
 
 
 def with_scales(tensors: Mapping[str, Entry], folder: Path) -> dict[str, Entry]:

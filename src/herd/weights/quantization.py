@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from herd.errors import ArtifactError, FormatError
-from herd.files import read_json
+from herd.weights.herd_json import herd_json
 
 HERD_KEY = "fp8"  # in herd.json; compressed-tensors has no word for the bound on activations
 _BOUND_NOTE = "compressed-tensors cannot say this bound; programs other than herd run without it"
@@ -154,9 +154,7 @@ def _notes(stated: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _stated_bound(folder: Path) -> object:
-    path = folder / "herd.json"
-    herd = read_json(path) if path.exists() else {}
-    stated = herd.get(HERD_KEY) if isinstance(herd, dict) else None
+    stated = herd_json(folder).get(HERD_KEY)
     return stated.get("activation_bound") if isinstance(stated, dict) else None
 
 
