@@ -1,9 +1,12 @@
-"""What tests of model files share: a small model whose every tensor differs, and comparison bit by bit."""
+"""What tests of model files share: a small model whose every tensor differs, comparison bit by bit, changed JSON."""
+
+import json
 
 import torch
 
 from herd.llama.init import init_weights
 from herd.llama.model import Llama
+from herd.weights.lora import adapted
 from herd.weights.registry import open_model
 
 
@@ -15,6 +18,25 @@ def make_model(config, seed=3):
             layer.input_layernorm.weight.add_(0.1 * index)
             layer.post_attention_layernorm.weight.add_(0.3)
     return model.eval()
+
+
+def trained(model):
+    """Adapters that say something: B drawn too."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for _, layer in adapted(model):
+            layer.lora_B.copy_(torch.randn(layer.lora_B.shape, generator=generator) * 0.1)
+    return model
+
+
+def edit(path, **changes):
+    """Other values in a JSON object; `...` takes a key out."""
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+
+
+def edit_config(folder, **changes):
+    edit(folder / "config.json", **changes)
 
 
 def tensors(path):

@@ -1,7 +1,6 @@
 """Adapters: the layer's own gradients against autograd, merging, and folders both ways with peft."""
 
 import copy
-import json
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from herd.weights.lora import LoraLinear, adapted, attach, matrices, merge, put
 from herd.weights.peft import load_adapter, save_adapter
 from herd.weights.peft_files import CONFIG, TENSORS
 from herd.weights.settings import ATTENTION, LoraSettings
+from stored_models import edit, trained
 
 SHAPE = LlamaConfig(61, 32, 3, 4, 2, 48, rope_scaling=None)
 TOKENS = torch.arange(40).view(2, 20) % 61
@@ -29,15 +29,6 @@ def make(config=SHAPE, seed=3):
     model = Llama(config)
     init_weights(model, seed, 0.2)
     return model.eval()
-
-
-def trained(model, seed=1):
-    """Adapters that say something: B drawn too."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for _, layer in adapted(model):
-            layer.lora_B.copy_(torch.randn(layer.lora_B.shape, generator=generator) * 0.1)
-    return model
 
 
 def logits(model, tokens=TOKENS):
@@ -239,10 +230,6 @@ def test_we_read_what_peft_wrote(tmp_path, options, safe):
     torch.testing.assert_close(logits(ours), expected, rtol=1e-4, atol=1e-4)
     merge(ours)
     torch.testing.assert_close(logits(ours), expected, rtol=1e-4, atol=1e-4)
-
-
-def edit(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.mark.parametrize(

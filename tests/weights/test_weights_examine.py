@@ -19,6 +19,7 @@ from herd.weights.examine import examine
 from herd.weights.formats import WriteOptions
 from herd.weights.hf import save_model
 from herd.weights.tensors import SINGLE
+from stored_models import edit
 
 TOKENIZER = Tokenizer.train([])
 CONFIG = LlamaConfig(TOKENIZER.vocab_size, 32, 4, 4, 2, 48)
@@ -34,11 +35,6 @@ def make(folder, config=CONFIG, **options):
 @pytest.fixture
 def folder(tmp_path):
     return make(tmp_path / "m")
-
-
-def edit(path, **changes):
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
 
 
 def wrong(folder, **options):

@@ -13,6 +13,7 @@ from herd.llama.init import init_weights
 from herd.llama.model import Llama
 from herd.weights.hf import load_config, load_model, save_model
 from herd.weights.tensors import INDEX, SINGLE
+from stored_models import edit_config
 
 CONFIG = LlamaConfig(61, 32, 2, 4, 2, 48)
 TIED = LlamaConfig(61, 32, 2, 4, 2, 48, tie_embeddings=True, rope_scaling=None, norm_eps=1e-6)
@@ -178,12 +179,6 @@ def refused(folder, error, *words):
         assert word in str(caught.value)
 
 
-def edit(folder, **changes):
-    path = folder / "config.json"
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
-
-
 def test_nothing_there(tmp_path):
     refused(tmp_path / "nowhere", ArtifactError, "config.json is missing", "nowhere")
 
@@ -229,17 +224,17 @@ def test_the_same_tensor_in_two_shards(sharded):
 
 
 def test_missing_unexpected_and_misshapen_tensors_are_all_named(folder):
-    edit(folder, num_hidden_layers=3)
+    edit_config(folder, num_hidden_layers=3)
     refused(folder, ArtifactError, "missing: model.layers.2.self_attn.q_proj.weight [32, 32]")
-    edit(folder, num_hidden_layers=1)
+    edit_config(folder, num_hidden_layers=1)
     refused(folder, ArtifactError, "unexpected: model.layers.1.", SINGLE)
-    edit(folder, num_hidden_layers=2, intermediate_size=40)
+    edit_config(folder, num_hidden_layers=2, intermediate_size=40)
     refused(folder, ArtifactError, "mlp.gate_proj.weight is [48, 32] in " + SINGLE, "config.json says [40, 32]")
 
 
 def test_an_untied_config_without_output_matrix(tmp_path):
     save_model(tmp_path / "m", make(TIED), TIED, herd={})
-    edit(tmp_path / "m", tie_word_embeddings=False)
+    edit_config(tmp_path / "m", tie_word_embeddings=False)
     refused(tmp_path / "m", ArtifactError, "missing: lm_head.weight [61, 32]")
 
 
@@ -269,7 +264,7 @@ def test_a_tied_folder_may_repeat_the_embedding(tmp_path):
     ],
 )
 def test_a_config_this_network_cannot_be(folder, changes, word):
-    edit(folder, **changes)
+    edit_config(folder, **changes)
     refused(folder, HerdError, word, "config.json")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import zipfile
 
 import pytest
@@ -15,7 +16,7 @@ from herd.weights.gguf_tokenizer import GgufTokenizer
 from herd.weights.hf import save_model
 from herd.weights.pth import read_pth
 from herd.weights.registry import open_model
-from stored_models import make_model, same, tensors
+from stored_models import edit, make_model, same, tensors
 
 CONFIG = LlamaConfig(64, 32, 3, 4, 2, 48)
 INFINITY, NAN = float("inf"), float("nan")
@@ -32,23 +33,12 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def hf(made, tmp_path):
-    (tmp_path / "hf").mkdir()
-    for file in (made / "hf").iterdir():
-        (tmp_path / "hf" / file.name).write_bytes(file.read_bytes())
-    return tmp_path / "hf"
+    return shutil.copytree(made / "hf", tmp_path / "hf")
 
 
 @pytest.fixture
 def meta(made, tmp_path):
-    (tmp_path / "meta").mkdir()
-    for file in (made / "meta").iterdir():
-        (tmp_path / "meta" / file.name).write_bytes(file.read_bytes())
-    return tmp_path / "meta"
-
-
-def edit(path, **changes):
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+    return shutil.copytree(made / "meta", tmp_path / "meta")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Adapter folders as models: opened over their base, converted, and peft's layouts that are refused by name."""
 
-import json
-
 import pytest
 import torch
 
@@ -19,15 +17,11 @@ from herd.weights.peft import load_adapter, save_adapter
 from herd.weights.peft_files import CONFIG
 from herd.weights.registry import detect, open_model, tokenizer_of
 from herd.weights.settings import LoraSettings
-from stored_models import make_model, tensors
+from stored_models import edit, make_model, tensors, trained
 
 TOKENIZER = Tokenizer.train(["after before letter "] * 20, 560)
 SHAPE = LlamaConfig(TOKENIZER.vocab_size, 32, 3, 4, 2, 48, rope_scaling=None)
 TOKENS = torch.arange(40).view(2, 20)
-
-
-def make(config=SHAPE):
-    return make_model(config)
 
 
 def logits(model):
@@ -35,27 +29,15 @@ def logits(model):
         return model.logits(model(TOKENS))
 
 
-def trained(model):
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for _, layer in adapted(model):
-            layer.lora_B.copy_(torch.randn(layer.lora_B.shape, generator=generator) * 0.1)
-    return model
-
-
 def with_adapter(**changes):
-    model = make()
+    model = make_model(SHAPE)
     attach(model, LoraSettings(**{"rank": 4, "alpha": 6.0, **changes}))
     return trained(model)
 
 
-def edit(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
 def adapter_folder(tmp_path, **changes):
     """(folder of an adapter, its base beside it, the model of both)"""
-    save_model(tmp_path / "base", make(), SHAPE, dtype=torch.float32, tokenizer=TOKENIZER, herd={})
+    save_model(tmp_path / "base", make_model(SHAPE), SHAPE, dtype=torch.float32, tokenizer=TOKENIZER, herd={})
     model = with_adapter(**changes)
     save_adapter(tmp_path / "a", model, base=str(tmp_path / "base"), herd={"adopted_from": "base"})
     return tmp_path / "a", tmp_path / "base", model
@@ -81,7 +63,7 @@ def test_a_converted_adapter_is_the_merged_model_bit_for_bit(tmp_path, to):
 
 
 def test_an_adapter_over_an_fp8_folder_widens_only_what_it_changes(tmp_path):
-    model = make()
+    model = make_model(SHAPE)
     quantize_model(model)
     save_fp8(tmp_path / "base", model, herd={})
     attach(model, LoraSettings(rank=2, targets=("up_proj",)))
@@ -116,7 +98,7 @@ def test_an_adapter_without_its_base_says_how_to_mend_it(tmp_path, spoil, word):
 def test_an_adapter_over_another_model_is_refused_by_name(tmp_path):
     folder, base, _ = adapter_folder(tmp_path)
     other = LlamaConfig(TOKENIZER.vocab_size, 32, 2, 4, 2, 48, rope_scaling=None)
-    save_model(base, make(other), other, herd={})
+    save_model(base, make_model(other), other, herd={})
     with pytest.raises(ArtifactError, match=r"model\.layers\.2.*has no such matrix"):
         open_model(folder)
 
@@ -147,12 +129,12 @@ def test_no_model_becomes_an_adapter(tmp_path):
 )
 def test_what_peft_can_do_and_we_cannot_is_refused_by_name(tmp_path, options, word):
     peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
-    save_model(tmp_path / "m", make(), SHAPE, dtype=torch.float32, herd={})
+    save_model(tmp_path / "m", make_model(SHAPE), SHAPE, dtype=torch.float32, herd={})
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32)
     options = {"target_modules": ["q_proj", "up_proj"]} | options
     peft.get_peft_model(theirs, peft.LoraConfig(r=4, task_type="CAUSAL_LM", **options)).save_pretrained(tmp_path / "a")
     with pytest.raises(ArtifactError, match=word) as found:
-        load_adapter(tmp_path / "a", make())
+        load_adapter(tmp_path / "a", make_model(SHAPE))
     assert "merge" in found.value.mend
 
 
@@ -161,7 +143,7 @@ def test_a_sick_adapter_is_refused(tmp_path):
     dict(adapted(model))["model.layers.0.mlp.up_proj"].lora_B.data[0, 0] = float("nan")
     save_adapter(tmp_path / "a", model, base="m", herd={})
     with pytest.raises(FormatError, match=r"layers\.0\.mlp\.up_proj is adapted by NaN"):
-        load_adapter(tmp_path / "a", make())
+        load_adapter(tmp_path / "a", make_model(SHAPE))
 
 
 @pytest.mark.parametrize(
@@ -178,4 +160,4 @@ def test_odd_settings_of_a_stranger_are_refused(tmp_path, changes, word):
     save_adapter(tmp_path / "a", with_adapter(), base="m", herd={})
     edit(tmp_path / "a" / CONFIG, **changes)
     with pytest.raises((ArtifactError, FormatError), match=word):
-        load_adapter(tmp_path / "a", make())
+        load_adapter(tmp_path / "a", make_model(SHAPE))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fp8_folders import close, edit, logits_of, logits_of_transformers
+from fp8_folders import close, logits_of, logits_of_transformers
 from herd.errors import ArtifactError, FormatError
 from herd.llama.config import LlamaConfig, RopeScaling
 from herd.weights.build import load_any
@@ -16,7 +16,7 @@ from herd.weights.hf import load_config, save_model
 from herd.weights.hf_files import TORCH_INDEX, TORCH_SINGLE
 from herd.weights.registry import detect, open_model
 from herd.weights.tensors import INDEX, SINGLE
-from stored_models import make_model, same, tensors
+from stored_models import edit_config, make_model, same, tensors
 
 CONFIG = LlamaConfig(64, 32, 3, 4, 2, 48, max_seq_len=512)
 TIED = LlamaConfig(
@@ -117,7 +117,7 @@ SCALING = {"rope_type": "llama3"} | vars(CONFIG.rope_scaling)
 )
 def test_spellings_of_config_json(folder, changes):
     whole = tensors(folder)
-    edit(folder, **changes)
+    edit_config(folder, **changes)
     assert load_config(folder) == CONFIG
     assert same(tensors(folder), whole)
     assert close(logits_of(folder), logits_of_transformers(folder))
@@ -137,7 +137,7 @@ def test_biases_are_refused_even_where_the_config_forgets_them(folder, key):
     save_file(tensors(folder) | {name: torch.zeros(32 if "attn" in leaf else 48)}, folder / SINGLE)
     with pytest.raises(ArtifactError, match=rf"unexpected: {name}"):
         open_model(folder)
-    edit(folder, **{key: True})
+    edit_config(folder, **{key: True})
     with pytest.raises(ArtifactError, match=key):
         open_model(folder)
 
