@@ -127,20 +127,18 @@ class Continuous:
         self._cache.work = Work.of(groups, self._cache)
         tokens_1N = torch.tensor([tokens], device=self._cache.device)
         hidden_ND = self._model(tokens_1N, positions_BT=self._cache.work.positions_1N)[0]
-        stops = np.cumsum([chunk.stop - chunk.start for chunk in chunks])
-        last = dict(zip((chunk.number for chunk in chunks), (stops - 1).tolist(), strict=True))
-        for chunk, stop in zip(chunks, stops.tolist(), strict=True):
-            self._tell_prompt(chunk, hidden_ND[stop - (chunk.stop - chunk.start) : stop])
+        last = {}
+        for chunk, stop in zip(chunks, np.cumsum([chunk.n_tokens for chunk in chunks]).tolist(), strict=True):
+            self._tell_prompt(chunk, hidden_ND[stop - chunk.n_tokens : stop])
+            last[chunk.number] = stop - 1
         ready = self.scheduler.computed(plan)
         if not ready:
             return Step([], [])
         at = np.array([self._row(number) for number, _ in ready])
-        computed = sorted({last[chunk.number] for _, chunk in ready})
-        logits_UV = self._model.logits(hidden_ND[computed])
-        place = {index: u for u, index in enumerate(computed)}
-        which = [place[last[chunk.number]] for _, chunk in ready]
-        in_order = which == list(range(len(computed)))
-        step = self._rows.step(logits_UV if in_order else logits_UV[which], at)
+        computed, which = np.unique([last[chunk.number] for _, chunk in ready], return_inverse=True)
+        logits_UV = self._model.logits(hidden_ND[computed.tolist()])
+        in_order = np.array_equal(which, np.arange(len(computed)))
+        step = self._rows.step(logits_UV if in_order else logits_UV[which.tolist()], at)
         ended = {number for number, _ in step.finished}
         for number, token, _ in step.sampled:
             if number in ended:

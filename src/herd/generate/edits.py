@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from herd.errors import InputError
-from herd.generate.protocol import Constraint, Request
+from herd.generate.protocol import Constraint, Request, Sampling
 
 Ids = NDArray[np.int64]
 Numbers = NDArray[np.float32]
@@ -35,7 +35,7 @@ class Edits:
         self.bias = np.array([by for _, by in how.logit_bias], dtype=np.float32)
         self._vocab_size = vocab_size
         self._counts: dict[int, int] = {}  # of every id seen: how often the continuation holds it
-        self._penalised = self.repetition != 1 or self.presence != 0 or self.frequency != 0
+        self._penalised = _penalises(how)
         if self.repetition != 1:
             self._counts = dict.fromkeys(request.prompt, 0)
         self._constraint: Constraint | None = request.grammar.start() if request.grammar else None
@@ -46,8 +46,7 @@ class Edits:
     @staticmethod
     def wanted(request: Request) -> bool:
         how = request.sampling
-        penalties = how.repetition_penalty != 1 or how.presence_penalty != 0 or how.frequency_penalty != 0
-        return penalties or bool(how.logit_bias) or request.grammar is not None
+        return _penalises(how) or bool(how.logit_bias) or request.grammar is not None
 
     @property
     def exhausted(self) -> bool:
@@ -78,6 +77,10 @@ class Edits:
                 mend="make the grammar for this model's tokenizer, and pad its mask to the vocabulary",
             )
         return mask
+
+
+def _penalises(how: Sampling) -> bool:
+    return how.repetition_penalty != 1 or how.presence_penalty != 0 or how.frequency_penalty != 0
 
 
 def apply_edits(logits_RV: Tensor, edits: Sequence[Edits]) -> None:

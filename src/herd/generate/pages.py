@@ -17,13 +17,13 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from herd.errors import SettingError
 
 Key = bytes
-_ROOT: Key = b""
+ROOT: Key = b""  # what comes before a first page
 
 
 @dataclass(eq=False)
@@ -54,11 +54,6 @@ class Pages:
         """Pages that can be taken: free ones, and kept ones that would be forgotten."""
         return len(self._free) + len(self._kept)
 
-    @property
-    def n_known(self) -> int:
-        """Pages that can be found by what they hold."""
-        return len(self._page_of)
-
     def needed(self, length: int) -> int:
         """How many pages `length` positions take."""
         return -(-length // self.size)
@@ -73,7 +68,7 @@ class Pages:
         """Hold further pages of `tokens` that became known, if the table ends with a page; how many they are."""
         before = len(table.pages)
         while table.length % self.size == 0 and table.length + self.size < len(tokens):
-            key = self.key(table, tokens)
+            key = next(self.keys(table, tokens))
             page = self._page_of.get(key)
             if page is None:
                 break
@@ -83,13 +78,15 @@ class Pages:
             table.length += self.size
         return len(table.pages) - before
 
-    def key(self, table: Table, tokens: Sequence[int]) -> Key:
-        """What names the first page of `tokens` that the table has no key of: all tokens up to its end.
+    def keys(self, table: Table, tokens: Sequence[int]) -> Iterator[Key]:
+        """What names the full pages of `tokens` that the table has no key of: all tokens up to the end of each.
 
         A cryptographic hash over that of the page before: a collision would show one request the text of another.
         """
-        start = len(table.keys) * self.size
-        return chained(table.keys[-1] if table.keys else _ROOT, tokens[start : start + self.size])
+        key = table.keys[-1] if table.keys else ROOT
+        for start in range(len(table.keys) * self.size, len(tokens) - self.size + 1, self.size):
+            key = chained(key, tokens[start : start + self.size])
+            yield key
 
     def fork(self, table: Table) -> Table:
         """A second holder of the same pages. Whichever of the two writes first gets a copy of a page not yet full."""
@@ -116,7 +113,7 @@ class Pages:
     def publish(self, table: Table, tokens: Sequence[int]) -> None:
         """`tokens` are computed: the full pages among them can be found. Of two pages of one text the first stays."""
         while (len(table.keys) + 1) * self.size <= min(len(tokens), table.length):
-            key, page = self.key(table, tokens), table.pages[len(table.keys)]
+            key, page = next(self.keys(table, tokens)), table.pages[len(table.keys)]
             table.keys.append(key)
             if key not in self._page_of:
                 self._page_of[key] = page

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from herd.errors import BusyError, InputError
-from herd.generate.pages import Key, Pages, Table, chained
+from herd.generate.pages import ROOT, Key, Pages, Table, chained
 from herd.generate.settings import SchedulerSettings
 
 _STALE = 64  # entries of the queue that nobody waits behind any more, before they are cleared out
@@ -39,6 +39,10 @@ class Chunk:
     stop: int
     table: Table
 
+    @property
+    def n_tokens(self) -> int:
+        return self.stop - self.start
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -47,7 +51,7 @@ class Plan:
 
     @property
     def n_tokens(self) -> int:
-        return sum(chunk.stop - chunk.start for chunk in self.chunks)
+        return sum(chunk.n_tokens for chunk in self.chunks)
 
 
 @dataclass(eq=False)
@@ -84,14 +88,6 @@ class Scheduler:
     def busy(self) -> bool:
         return bool(self._running or self._waiting)
 
-    @property
-    def n_waiting(self) -> int:
-        return len(self._waiting)
-
-    @property
-    def n_running(self) -> int:
-        return len(self._running)
-
     def pages_of(self, n_prompt: int, limit: int) -> int:
         """Pages that a request can come to need. The last token sampled is never computed."""
         return self.pool.needed(n_prompt + limit - 1)
@@ -112,7 +108,7 @@ class Scheduler:
                 f"{len(self._waiting)} requests wait already", where="the engine's queue", mend="try again later"
             )
         share = share and self.settings.share
-        self._waiting[number] = Job(number, list(prompt), len(prompt), worst, chained(b"", prompt), share)
+        self._waiting[number] = Job(number, list(prompt), len(prompt), worst, chained(ROOT, prompt), share)
         heapq.heappush(self._queue, (priority, self._arrivals, number))
         self._arrivals += 1
         if len(self._queue) > 2 * len(self._waiting) + _STALE:
@@ -228,21 +224,12 @@ class Scheduler:
         self._take(job, self.pool.follow(job.table, job.tokens))
         if job.digest in claimed:
             return True
-        keys = self._keys_ahead(job)
+        keys = list(self.pool.keys(job.table, job.tokens))  # of the pages that are still to be computed
         if job.table.length % self.pool.size == 0 and keys and keys[0] in claimed:
             return True
         claimed.update(keys)
         claimed.add(job.digest)
         return False
-
-    def _keys_ahead(self, job: Job) -> list[Key]:
-        """The names of the full pages of its prompt that are still to be computed."""
-        size, keys = self.pool.size, []
-        key = job.table.keys[-1] if job.table.keys else b""
-        for start in range(len(job.table.keys) * size, job.n_prompt - size + 1, size):
-            key = chained(key, job.tokens[start : start + size])
-            keys.append(key)
-        return keys
 
     def _fork(self, leader: Job) -> list[Job]:
         """Give the computed prompt of `leader` to all that wait for the same; they are ready for their first token."""

@@ -52,8 +52,8 @@ class Work:
         parts: list[Decoding | Prompt] = []
         place = 0
         for group in groups:
-            rows = slice(place, place + sum(chunk.stop - chunk.start for chunk in group))
-            if group[0].stop - group[0].start == 1:
+            rows = slice(place, place + sum(chunk.n_tokens for chunk in group))
+            if group[0].n_tokens == 1:
                 parts.append(_decoding(group, rows, cache))
             else:
                 parts.append(Prompt(rows, group[0].start, _places([group[0].table.pages], cache)))
@@ -69,18 +69,18 @@ def arranged(chunks: Sequence[Chunk], page: int) -> list[list[Chunk]]:
     sequences of like length (the shortest has at least half the pages of the longest), and parts of prompts alone."""
     families: dict[int, list[Chunk]] = {}
     for chunk in chunks:
-        if chunk.stop - chunk.start == 1:
+        if chunk.n_tokens == 1:
             families.setdefault(chunk.table.pages[0], []).append(chunk)
     groups: list[list[Chunk]] = []
     rest: list[Chunk] = []
     for family in families.values():
-        worth = _common(family, page) * (len(family) - 1) >= _SAVED
-        if worth:
-            groups += _of_like_length(family, _common(family, page))
+        shared = _shared(family, page)
+        if shared:
+            groups += _of_like_length(family, shared)
         else:
             rest += family
     groups += _of_like_length(rest, 0)
-    return groups + [[chunk] for chunk in chunks if chunk.stop - chunk.start > 1]
+    return groups + [[chunk] for chunk in chunks if chunk.n_tokens > 1]
 
 
 def _of_like_length(chunks: Sequence[Chunk], shared: int) -> list[list[Chunk]]:
@@ -93,20 +93,18 @@ def _of_like_length(chunks: Sequence[Chunk], shared: int) -> list[list[Chunk]]:
     return groups
 
 
-def _common(chunks: Sequence[Chunk], page: int) -> int:
-    """How many full pages all begin with; never the page that is written."""
+def _shared(chunks: Sequence[Chunk], page: int) -> int:
+    """How many full pages all begin with, never the page that is written; 0 if to read them once saves too little."""
     most = min((chunk.stop - 1) // page for chunk in chunks)
     first = chunks[0].table.pages
     for chunk in chunks[1:]:
         pages = chunk.table.pages
         most = next((i for i in range(most) if pages[i] != first[i]), most)
-    return most
+    return most if most * (len(chunks) - 1) >= _SAVED else 0
 
 
 def _decoding(chunks: Sequence[Chunk], rows: slice, cache: PagedCache) -> Decoding:
-    shared = _common(chunks, cache.page)
-    if shared * (len(chunks) - 1) < _SAVED:
-        shared = 0
+    shared = _shared(chunks, cache.page)
     places_BGP = _places([chunk.table.pages[shared:] for chunk in chunks], cache)
     stops_B = torch.tensor([chunk.stop - shared * cache.page for chunk in chunks], device=cache.device)
     slots_S = torch.arange(places_BGP.shape[2] * cache.page, device=cache.device)
