@@ -7,8 +7,6 @@ import torch
 
 from herd.devices import check_name, device_of, find_device, free_memory, memory_errors, multiplies_bfloat16
 from herd.errors import DeviceError, SettingError
-from herd.posttrain.adoption import Adoption
-from herd.recipes.adopt import find_adoption
 
 GIB = 2**30
 
@@ -76,7 +74,6 @@ def test_names_of_no_device_are_refused_with_those_there_are(name):
     assert "cuda:N" in caught.value.mend
     with pytest.raises(SettingError):
         check_name(name)
-    assert isinstance(find_adoption("sft"), Adoption)
 
 
 def test_an_absent_device_says_what_there_is(gpus, monkeypatch):

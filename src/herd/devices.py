@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from herd.errors import DeviceError, SettingError
+from herd.progress import Silent
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +49,7 @@ def find_device(name: str, *, needs: int = 0, say: Callable[[str], None] | None 
     check_name(name)
     import torch
 
-    say = say or _say_nothing
+    say = say or Silent().note
     if name == "cpu":
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -81,10 +82,6 @@ def _freest(devices: list[torch.device], needs: int, say: Callable[[str], None])
         return best
     say(f"computes on the CPU: {_room(best)}, and {needs / GIB:.1f} GiB are needed")
     return torch.device("cpu")
-
-
-def _say_nothing(_: str) -> None:
-    pass
 
 
 def _seen(count: int) -> str:

@@ -146,11 +146,11 @@ def test_what_is_not_finite_stays_in_its_row(level):
             for how in ({"bound": BOUND}, {}, {"weight_only": True}):
                 found, wanted = linear_fp8(x, fp8, scale, **how), reference.linear_fp8(x, fp8, scale, **how)
                 torch.testing.assert_close(found, wanted, equal_nan=True, **CLOSE)
-    for product, expected in [
-        (linear_int8(x, fp8.view(torch.int8), scale), reference.linear_int8(x, fp8.view(torch.int8), scale)),
-        (linear_bf16(x, fp8.bfloat16()), reference.linear_bf16(x, fp8.bfloat16())),
-    ]:
-        torch.testing.assert_close(product, expected, equal_nan=True, **CLOSE)
+            for product, expected in [
+                (linear_int8(x, fp8.view(torch.int8), scale), reference.linear_int8(x, fp8.view(torch.int8), scale)),
+                (linear_bf16(x, fp8.bfloat16()), reference.linear_bf16(x, fp8.bfloat16())),
+            ]:
+                torch.testing.assert_close(product, expected, equal_nan=True, **CLOSE)
 
 
 @pytest.mark.parametrize("rows", [1, 3])

@@ -54,7 +54,7 @@ def linear_q8_0(x: Tensor, blocks: Tensor) -> Tensor:
 def _tiled(x: Tensor, weight: Tensor, widen: Callable[[Tensor], Tensor]) -> Tensor:
     """fp32 x W^T, widening a tile of W's rows at a time."""
     if x.device.type != "cpu":
-        return F.linear(x, weight.float() if widen is widen_fp8 else widen(weight))
+        return F.linear(x, widen(weight))
     height = max(1, _TILE // max(1, weight.shape[1]))
     parts = [F.linear(x, widen(tile)) for tile in torch.split(weight, height)]
     return torch.cat(parts, dim=-1)

@@ -1,7 +1,6 @@
 """The compiled library: found beside this file, bound to torch's threads, and at a level that the processor has.
 
-HERD_KERNELS forces a level: `torch` (nothing compiled), `portable`, `avx2`, `avx512`, `avx512-bf16` or
-`amx`.
+HERD_KERNELS forces a level: `torch` (nothing compiled), `portable`, `avx2`, `avx512`, `avx512-bf16` or `amx`.
 """
 
 from __future__ import annotations
@@ -48,7 +47,8 @@ def kernels() -> Kernels | None:
     """The compiled library, or None where torch does the work. SettingError for a level that cannot be."""
     wanted = os.environ.get(VARIABLE, "")
     if wanted and wanted not in (TORCH, *LEVELS):
-        raise SettingError(f"{wanted!r} is no level of kernels", where=VARIABLE, mend=f"one of {TORCH}, {_listed()}")
+        known = ", ".join((TORCH, *LEVELS))
+        raise SettingError(f"{wanted!r} is no level of kernels", where=VARIABLE, mend=f"one of {known}")
     path = library_path()
     if wanted == TORCH or (path is None and not wanted):
         return None
@@ -82,10 +82,6 @@ def status() -> str:
 
 
 _INSTALL = "install a C compiler (gcc or clang), then install herd again: pip install --force-reinstall --no-deps"
-
-
-def _listed() -> str:
-    return ", ".join(LEVELS)
 
 
 def _load(path: Path) -> ctypes.CDLL:

@@ -10,7 +10,7 @@ TARGET INLINE float NAME(to_e4m3)(float v) {
     return v != v ? v : rounded;
 }
 
-/* e4m3 values in place, and the scale: `quantize_rows` of weights/fp8.py. */
+/* e4m3 values in place, and the scale: `quantize_rows` of e4m3.py. */
 TARGET INLINE float NAME(quantise)(float *row, int64_t k, float bound) {
     uint32_t top = 0; /* magnitudes are ordered like their bits, NaN above infinity */
     for (int64_t i = 0; i < k; i++) {
@@ -41,4 +41,3 @@ TARGET INLINE void NAME(prepare_row)(const job *j, int64_t m, float *row) {
     memset(row + j->k, 0, (size_t)(j->k_padded - j->k) * sizeof(float));
     if (j->quantise) j->x_scale[m] = NAME(quantise)(row, j->k, j->bound);
 }
-
