@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from herd.devices import device_of
 from herd.llama.config import LlamaConfig
 from herd.llama.init import init_weights
 from herd.llama.model import Llama
@@ -102,10 +103,9 @@ def for_objective(name: str, llama: Llama):
 
 def gradients(model, objective, batches: list[Batch]) -> tuple[float, dict[str, torch.Tensor]]:
     """Summed loss and gradients of batches where the model is, both brought to the CPU."""
-    device = next(model.parameters()).device
     total = 0.0
     for batch in batches:
-        terms = objective.terms(model, batch.to(device))
+        terms = objective.terms(model, batch.to(device_of(model)))
         terms.total.backward()
         total += float(terms.total.detach())
     return total, {name: param.grad.cpu() for name, param in model.named_parameters() if param.grad is not None}

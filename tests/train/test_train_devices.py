@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_train_loop import Notes
 from test_train_objectives import objectives, pairs_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -155,17 +156,6 @@ def test_places_are_counted_before_the_move():
     assert moved.places().shape == batch.weights_BT.flatten().nonzero().squeeze(-1).shape
     assert moved.to("meta") is moved
     assert {tensor.device.type for tensor in moved.tensors().values()} == {"meta"}
-
-
-class Notes:
-    def __init__(self):
-        self.notes = []
-
-    def update(self, done, total, unit, facts=None):
-        pass
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 @pytest.mark.parametrize("kind", ["full", "int8"])

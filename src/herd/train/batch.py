@@ -41,7 +41,7 @@ class Batch:
         return self.tokens_BT.numel()
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name, for `guards.save_batch` and moving between devices."""
+        """All tensors by name, for `guards.save_batches`."""
         named = {"tokens_BT": self.tokens_BT, "targets_BT": self.targets_BT, "weights_BT": self.weights_BT}
         named["positions_BT"] = self.positions_BT
         if self.document_ids_BT is not None:

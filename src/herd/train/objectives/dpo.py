@@ -24,7 +24,7 @@ from herd.llama.loss import token_logprobs
 from herd.progress import Progress, Silent
 from herd.train.batch import Batch
 from herd.train.objectives.language_modelling import hidden_states, output_weight
-from herd.train.objectives.terms import LossTerms
+from herd.train.objectives.terms import LossTerms, pair_terms
 from herd.train.pairs import Preference, group_by_width, pair_batch
 
 
@@ -63,13 +63,7 @@ class DirectPreference:
         counted_B = (batch.weights_BT + batch.extras["stops_BT"]).sum(1)
         nll_P = -((content_B + stops_B) / counted_B)[0::2]
         total = (preference_P + self.nll_coefficient * nll_P).sum()
-        metrics = {
-            "accuracy": (margin_P.detach().sign() + 1).sum() / 2,
-            "margin": margin_P.detach().sum(),
-            "preference": preference_P.detach().sum(),
-            "nll": nll_P.detach().sum(),
-        }
-        return LossTerms(total, torch.full((), float(len(margin_P)), device=margin_P.device), metrics)
+        return pair_terms(total, margin_P, preference=preference_P.detach().sum(), nll=nll_P.detach().sum())
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from herd.devices import device_of
 from herd.llama.model import Llama
 from herd.progress import Progress, Silent
 from herd.train.batch import Batch
-from herd.train.objectives.terms import LossTerms
+from herd.train.objectives.terms import LossTerms, pair_terms
 from herd.train.pairs import group_by_width
 
 
@@ -51,9 +51,7 @@ class RewardObjective:
     def terms(self, model: nn.Module, batch: Batch) -> LossTerms:
         rewards_P2 = model(batch.tokens_BT, batch.extras["last_B"], batch.positions_BT).view(-1, 2)
         margin_P = rewards_P2[:, 0] - rewards_P2[:, 1]
-        metrics = {"accuracy": (margin_P.detach().sign() + 1).sum() / 2, "margin": margin_P.detach().sum()}
-        count = torch.full((), float(len(margin_P)), device=margin_P.device)
-        return LossTerms(-F.logsigmoid(margin_P).sum(), count, metrics)
+        return pair_terms(-F.logsigmoid(margin_P).sum(), margin_P)
 
 
 @torch.no_grad()

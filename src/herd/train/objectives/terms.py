@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from herd.train.batch import Batch
@@ -25,6 +26,13 @@ class LossTerms:
     total: Tensor
     count: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def pair_terms(total: Tensor, margin_P: Tensor, **metrics: Tensor) -> LossTerms:
+    """Terms that count pairs, with `accuracy` (chosen over rejected, a tie counts half) and `margin` as metrics too."""
+    margin_P = margin_P.detach()
+    both = {"accuracy": (margin_P.sign() + 1).sum() / 2, "margin": margin_P.sum()}
+    return LossTerms(total, torch.full((), float(len(margin_P)), device=margin_P.device), both | metrics)
 
 
 class Objective(Protocol):
