@@ -3,6 +3,7 @@
 import importlib.util
 
 import pytest
+import torch
 
 from herd.cli import main
 from herd.commands import doctor
@@ -34,6 +35,6 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch):
     assert doctor.extras()["gguf"] == "missing, pip install 'herd[gguf]'"
 
 
-@pytest.mark.parametrize("measure", [doctor.reading_rate, lambda: doctor.multiplying_rate(__import__("torch").float32)])
+@pytest.mark.parametrize("measure", [doctor.reading_rate, lambda: doctor.multiplying_rate(torch.float32)])
 def test_rates_are_measured(measure):
     assert 1e8 < measure() < 1e16

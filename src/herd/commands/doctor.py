@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -67,16 +68,17 @@ def extras() -> dict[str, str]:
 
 def model_bytes(config: LlamaConfig) -> dict[str, int]:
     """Bytes of a model's tensors as BF16, as FP8 by the release's policy, and as a GGUF file in Q8_0."""
+    from herd.kernels.reference import Q8_0_BYTES, Q8_0_VALUES
     from herd.quantize.settings import Fp8Policy
     from herd.weights.stored import expected_shapes
 
     quantised = {f"{name}.weight" for name in Fp8Policy().names(config.n_layers)}
     found = {"bf16": 0, "fp8": 0, "q8_0": 0}
     for name, shape in expected_shapes(config).items():
-        count = shape[0] * (shape[1] if len(shape) == 2 else 1)
+        count = math.prod(shape)
         found["bf16"] += 2 * count
         found["fp8"] += count + 4 * shape[0] if name in quantised else 2 * count
-        found["q8_0"] += count // 32 * 34 if len(shape) == 2 else 4 * count
+        found["q8_0"] += count // Q8_0_VALUES * Q8_0_BYTES if len(shape) == 2 else 4 * count
     return found
 
 

@@ -48,7 +48,7 @@ def quantised(model: StoredModel, policy: Fp8Policy | None = None) -> StoredMode
     tensors: dict[str, Entry] = {}
     for name, entry in model.tensors.items():
         tensors |= matrices[name].entries() if name in matrices else {name: entry}
-    bytes_before = sum(entry.n_bytes // entry.dtype.itemsize for entry in model.tensors.values()) * _BF16
+    bytes_before = sum(entry.count for entry in model.tensors.values()) * _BF16
 
     def findings() -> Mapping[str, Any]:
         reports = tuple(matrix.report() for matrix in matrices.values())
@@ -77,7 +77,7 @@ class _Matrix:
 
     def report(self) -> TensorReport:
         self._scales()
-        count = self._wide.n_bytes // self._wide.dtype.itemsize
+        count = self._wide.count
         return TensorReport(self._wide.name, count * _BF16, count + 4 * self._wide.shape[0], self._error)
 
     def _scales(self) -> Tensor:

@@ -26,7 +26,6 @@ from herd.weights.fp8 import Fp8Linear
 from herd.weights.q8_0 import Q8Embedding, Q8Linear
 from herd.weights.registry import open_model, tokenizer_of
 from herd.weights.stored import FP8, StoredModel
-from herd.weights.tensors import Entry
 
 CPU = torch.device("cpu")
 EMBEDDING = "model.embed_tokens.weight"
@@ -59,7 +58,7 @@ def fitting_dtype(stored: StoredModel, device: torch.device = CPU) -> torch.dtyp
     own = own_dtype(stored)
     if own == torch.bfloat16 and multiplies_bfloat16(device):
         return own
-    count = sum(_count(entry) for entry in stored.tensors.values() if entry.dtype != FP8)
+    count = sum(entry.count for entry in stored.tensors.values() if entry.dtype != FP8)
     return torch.float32 if 4 * count <= free_memory(device) / 2 else own
 
 
@@ -106,10 +105,6 @@ def _stays_in_blocks(stored: StoredModel, name: str, dtype: torch.dtype) -> bool
     return packed is not None and packed.q8_0 is not None and dtype != torch.float32 and not is_output
 
 
-def _count(entry: Entry) -> int:
-    return entry.n_bytes // entry.dtype.itemsize
-
-
 def _kept_bytes(stored: StoredModel, name: str, dtype: torch.dtype) -> int:
     """Bytes of a tensor in a built model."""
     entry = stored.tensors[name]
@@ -117,7 +112,7 @@ def _kept_bytes(stored: StoredModel, name: str, dtype: torch.dtype) -> int:
         return entry.n_bytes
     if entry.packed and _stays_in_blocks(stored, name, dtype):
         return entry.packed.n_bytes
-    return _count(entry) * dtype.itemsize
+    return entry.count * dtype.itemsize
 
 
 def _refuse_too_large(stored: StoredModel, dtype: torch.dtype) -> None:

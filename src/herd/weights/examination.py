@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from herd.weights.stored import StoredModel
+from herd.weights.stored import StoredModel, is_scale
 from herd.weights.widen import fp8_names
 
 DOWNLOAD = "download or copy the model again"
@@ -36,7 +36,7 @@ class Examination:
     def parameters(self) -> int:
         """Scales of FP8 matrices are no parameters."""
         entries = self.model.tensors.values() if self.model else ()
-        return sum(entry.n_bytes // entry.dtype.itemsize for entry in entries if not entry.name.endswith("_scale"))
+        return sum(entry.count for entry in entries if not is_scale(entry.name))
 
     @property
     def bytes_by_dtype(self) -> dict[str, int]:

@@ -9,6 +9,7 @@ reading of quantised kinds, needs the extra `gguf`. Not here: files cut in parts
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -171,7 +172,7 @@ def _entry(name: str, stored: Stored, heads: int) -> Entry:
 
 def _raw_rows(stored: Stored) -> Tensor:
     """The mapped bytes of a quantised tensor, uint8 [rows, bytes a row]."""
-    return mapped(stored.path, stored.offset, stored.n_bytes, torch.uint8).reshape(_rows(stored), -1)
+    return mapped(stored.path, stored.offset, stored.n_bytes, torch.uint8).reshape(math.prod(stored.shape[:-1]), -1)
 
 
 def _values(stored: Stored) -> Tensor:
@@ -188,13 +189,6 @@ def _values(stored: Stored) -> Tensor:
     except NotImplementedError as error:
         raise ArtifactError(f"not read here: {error}", where=str(stored.path)) from error
     return torch.from_numpy(wide).reshape(stored.shape)
-
-
-def _rows(stored: Stored) -> int:
-    rows = 1
-    for length in stored.shape[:-1]:
-        rows *= length
-    return rows
 
 
 def _tokenizer(said: Mapping[str, Any], where: str) -> GgufTokenizer | None:

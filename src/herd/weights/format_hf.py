@@ -24,7 +24,7 @@ from herd.weights.hf_files import has_weights, hf_entries, notes_on
 from herd.weights.hf_fp8 import check_fp8, kept_wide, with_scales
 from herd.weights.quantization import HERD_KEY, Fp8Layout, described, quantization_config, read_layout
 from herd.weights.staging import Staging
-from herd.weights.stored import FP8, TIED, StoredModel, in_order, travelling_files
+from herd.weights.stored import FP8, TIED, StoredModel, in_order, is_scale, travelling_files
 from herd.weights.tensors import Entry, write_tensors
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
@@ -80,7 +80,7 @@ class HuggingFace:
 
 def write_description(model: StoredModel, entries: list[Entry], folder: Path) -> None:
     """config.json, generation_config.json and herd.json of a model whose tensors are `entries`."""
-    kinds = {entry.dtype for entry in entries if entry.dtype != FP8 and not entry.name.endswith("_scale")}
+    kinds = {entry.dtype for entry in entries if entry.dtype != FP8 and not is_scale(entry.name)}
     dtype = torch.bfloat16 if torch.bfloat16 in kinds or not kinds else min(kinds, key=lambda d: d.itemsize)
     content = to_hf(model.config, str(dtype).removeprefix("torch."), bos=model.bos, eos=model.stops)
     herd = {**model.herd, **model.findings()}
@@ -102,7 +102,7 @@ def _dict(value: object) -> dict[str, Any]:
 
 
 def _as(entry: Entry, dtype: torch.dtype | None) -> Entry:
-    keeps = dtype is None or entry.dtype == FP8 or entry.name.endswith("_scale")
+    keeps = dtype is None or entry.dtype == FP8 or is_scale(entry.name)
     return entry if keeps else Entry(entry.name, entry.shape, dtype or entry.dtype, entry.values, entry.place)
 
 

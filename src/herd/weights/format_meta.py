@@ -30,7 +30,7 @@ from herd.weights.meta_params import from_params, to_params
 from herd.weights.meta_read import MetaFiles
 from herd.weights.pth import write_pth
 from herd.weights.staging import Staging
-from herd.weights.stored import FP8, StoredModel, scale_name, travelling_files
+from herd.weights.stored import FP8, StoredModel, is_scale, scale_name, travelling_files
 from herd.weights.tensors import Entry, Meter
 from herd.weights.widen import fp8_names, widened
 
@@ -143,7 +143,7 @@ def _rank_entries(model: StoredModel, rank: int, ranks: int, dtype: str) -> tupl
     """What one rank's consolidated file and its file of scales hold, in the order of the model."""
     weights, scales = [], []
     for name, entry in model.tensors.items():
-        if name.endswith("_scale"):
+        if is_scale(name):
             continue
         part = parts.part_of(name)
         weights.append(_cut(entry, part.name, part, model.config, rank, ranks, torch.bfloat16 if dtype else None))

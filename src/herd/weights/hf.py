@@ -23,7 +23,7 @@ from herd.weights.build import build_model
 from herd.weights.config_json import from_hf, generation_config, to_hf
 from herd.weights.format_hf import HuggingFace, read_config
 from herd.weights.formats import GIB as GIB
-from herd.weights.stored import TIED, check
+from herd.weights.stored import FP8, TIED, check, is_scale
 from herd.weights.stored import SavesFiles as SavesFiles
 from herd.weights.tensors import Entry, write_tensors
 
@@ -69,7 +69,7 @@ def save_model(
 
 
 def _entry(name: str, tensor: Tensor, dtype: torch.dtype, place: str) -> Entry:
-    keeps = tensor.dtype == torch.float8_e4m3fn or name.endswith("_scale")
+    keeps = tensor.dtype == FP8 or is_scale(name)
     return Entry(name, tuple(tensor.shape), tensor.dtype if keeps else dtype, lambda: tensor, place)
 
 

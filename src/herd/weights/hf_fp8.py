@@ -76,8 +76,7 @@ def with_scales(tensors: Mapping[str, Entry], folder: Path) -> dict[str, Entry]:
 
 
 def _by_row(scale: Entry, rows: int) -> Entry:
-    count = scale.n_bytes // scale.dtype.itemsize
-    if not scale.dtype.is_floating_point or count not in (1, rows) or len(scale.shape) > 2:
+    if not scale.dtype.is_floating_point or scale.count not in (1, rows) or len(scale.shape) > 2:
         return scale  # the check of all tensors says what is wrong
     return Entry(
         scale.name,
@@ -89,8 +88,7 @@ def _by_row(scale: Entry, rows: int) -> Entry:
 
 
 def _fixed(scale: Entry, folder: Path) -> Entry:
-    count = scale.n_bytes // scale.dtype.itemsize
-    if count != 1 or not scale.dtype.is_floating_point:
+    if scale.count != 1 or not scale.dtype.is_floating_point:
         raise _refused(scale, f"is {scale.dtype} {list(scale.shape)}", folder)
     value = scale.values().float().reshape(1)
     if not 0 < value.item() < math.inf:

@@ -224,8 +224,7 @@ def _table(entries: Sequence[Entry], aliases: Mapping[str, str]) -> bytes:
     """data.pkl: name -> tensor, in the order given."""
     tensors = {}
     for number, entry in enumerate(entries):
-        count = entry.n_bytes // entry.dtype.itemsize
-        tensors[entry.name] = _Tensor(_Storage(number, entry.dtype, count), entry.shape)
+        tensors[entry.name] = _Tensor(_Storage(number, entry.dtype, entry.count), entry.shape)
     tensors |= {name: tensors[of] for name, of in aliases.items()}
     out = io.BytesIO()
     _Pickler(out, protocol=2).dump(tensors)

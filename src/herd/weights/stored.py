@@ -124,6 +124,11 @@ def input_scale_name(weight: str) -> str:
     return weight.removesuffix("weight") + "input_scale"
 
 
+def is_scale(name: str) -> bool:
+    """Whether a tensor is one of the two scales, and no parameter."""
+    return name.endswith("_scale")
+
+
 def in_order(config: LlamaConfig, tensors: Mapping[str, Entry]) -> dict[str, Entry]:
     """The tensors in the network's order, scales after their matrix and strangers last: equal models, equal files."""
     kinds = [(name, scale_name(name), input_scale_name(name)) for name in expected_shapes(config)]

@@ -7,6 +7,7 @@ ourselves because the library wants a whole shard in memory first, and a shard o
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -56,11 +57,13 @@ class Entry:
     packed: Packed | None = None  # what the values are computed from, where the file holds something smaller
 
     @property
+    def count(self) -> int:
+        """How many values it has."""
+        return math.prod(self.shape)
+
+    @property
     def n_bytes(self) -> int:
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count * self.dtype.itemsize
+        return self.count * self.dtype.itemsize
 
 
 def write_tensors(
