@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from herd.files import read_json
 from herd.posttrain.adoption import Adoption, TeacherSettings
 from herd.recipes.adopt import find_adoption, in_full
 from herd.road.adopt.graph import stages_of
+from herd.road.machine import cores
 from herd.stages import Runner, Stage, link
 
 _MOVED = 0.002  # a fall of the held-out loss by less than this share of it is none
@@ -89,7 +89,7 @@ def train_adopted(asked: Asked, dry_run: bool) -> int:
     from herd.road.adopt.model import least_bytes
     from herd.weights.hf import load_config
 
-    torch.set_num_threads(adoption.threads or os.cpu_count() or 1)
+    torch.set_num_threads(adoption.threads or cores() or 1)
     needs = least_bytes(adoption, load_config(asked.model))
     device = find_device(adoption.device, needs=needs, say=print)
     watch = Terminal()
