@@ -98,10 +98,8 @@ class Hub:
         except (OSError, ValueError, library.errors.HTTPError) as error:
             if isinstance(error, OSError) and error.errno is not None and not hasattr(error, "response"):
                 raise
-            told = explain(error, self, repo, kind, revision)
-            if told is None:
-                raise
-            raise told from None  # the chain may hold headers and signed addresses
+            # The chain may hold headers and signed addresses.
+            raise explain(error, self, repo, kind, revision) from None
 
     def clean(self, text: str) -> str:
         """`text` without the token, without users and passwords in addresses, on one line."""
@@ -119,9 +117,13 @@ def is_repo_name(name: object) -> bool:
 def check_repo_name(name: str) -> None:
     """InputError where the hub could have no repository of this name."""
     if not is_repo_name(name):
-        raise InputError(
-            f"'{name}' is no name of a repository", where=name, mend="write OWNER/NAME, as in the page's address"
-        )
+        raise no_repo_name(name)
+
+
+def no_repo_name(name: str) -> InputError:
+    return InputError(
+        f"'{name}' is no name of a repository", where=name, mend="write OWNER/NAME, as in the page's address"
+    )
 
 
 def _without_user(address: str) -> str:

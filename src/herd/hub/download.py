@@ -182,7 +182,7 @@ def _request(hub: Hub, listing: Listing, file: RemoteFile, handle: _Counted) -> 
                 raise _damaged(hub, listing, file, f"more than the promised {file.size:,} bytes came") from None
             except (library.errors.HTTPError, OSError) as error:
                 barren = 0 if handle.tell() > start else barren + 1
-                ours = _answered(error, place) in (_origin(address), _origin(ENDPOINT))
+                ours = _is_hub(_answered(error, place), address)
                 if barren == _TRIES or not _may_pass(error, ours):
                     raise error if ours else _refused(hub, listing, file, error) from None
                 time.sleep(_WAIT * 2 ** max(0, barren - 1))
@@ -195,12 +195,17 @@ def _locate(hub: Hub, address: str) -> tuple[str, bool]:
     )
     # A mirror may send its users on to the hub itself, which wants the token; the large-file store lies with another
     # host, behind a signed address: the token is not for it.
-    return str(found.location), _origin(found.location) in (_origin(address), _origin(ENDPOINT))
+    return str(found.location), _is_hub(found.location, address)
+
+
+def _is_hub(place: str, address: str) -> bool:
+    """Whether `place` is with the hub of `address`, or with the one that mirrors send their users on to."""
+    return _origin(place) in (_origin(address), _origin(ENDPOINT))
 
 
 def _refused(hub: Hub, listing: Listing, file: RemoteFile, error: Exception) -> Exception:
     """A status of the large-file store, which says nothing of the hub's tokens and rights; other errors as they are."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = _status(error)
     if status is None:
         return error
     return HubError(
@@ -210,10 +215,15 @@ def _refused(hub: Hub, listing: Listing, file: RemoteFile, error: Exception) -> 
     )
 
 
-def _answered(error: Any, asked: str) -> tuple[str, str | None, int | None]:
-    """The origin that an error came from: the hub may have sent the request on elsewhere."""
+def _status(error: Exception) -> int | None:
+    """The status of the answer that an error tells of; None where there was no answer."""
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _answered(error: Exception, asked: str) -> str:
+    """The address that an error came from: the hub may have sent the request on elsewhere."""
     response = getattr(error, "response", None)
-    return _origin(asked if response is None else str(response.url))
+    return asked if response is None else str(response.url)
 
 
 def _stream(hub: Hub, place: str, token: str, handle: Any, start: int, size: int) -> None:
@@ -228,11 +238,11 @@ def _stream(hub: Hub, place: str, token: str, handle: Any, start: int, size: int
     http_get(place, handle, headers={**headers, "Range": f"bytes={start}-{end - 1}"}, expected_size=end - start)
 
 
-def _may_pass(error: Any, ours: bool) -> bool:
+def _may_pass(error: Exception, ours: bool) -> bool:
     """Whether trying again can help: a broken line, a busy server, a signature that has run out."""
     if isinstance(error, OSError) and error.errno is not None:
         return False  # of this machine's disk
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = _status(error)
     return status is None or not ours or status in (408, 429) or status >= 500
 
 

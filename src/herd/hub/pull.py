@@ -27,6 +27,7 @@ from herd.hub.standing import RECORD, is_same, record_of, refuse_foreign, refuse
 from herd.progress import Progress, Silent
 from herd.stages import only_one
 from herd.weights.config_json import from_hf
+from herd.weights.herd_json import herd_json
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,14 @@ def pull(
     staging = out.with_name(f".{out.name}.pull")
     make_folder(staging)
     with only_one(staging):
-        take_over(out, staging, {**wanted.first, **wanted.weights})
+        take_over(out, staging, wanted.files)
         source = _Source(hub, listing, kept, staging, progress)
         source.bring(wanted.first)
         wanted = _examined(listing, wanted, staging)
         source.bring(wanted.weights)
         licence = _licence(hub, staging)
-        files = {**wanted.first, **wanted.weights}
-        _clear(staging, files)
-        found = is_same(out, staging, listing.commit, files)
+        _clear(staging, wanted.files)
+        found = is_same(out, staging, listing.commit, wanted.files)
         if found:
             shutil.rmtree(staging)
         else:
@@ -88,7 +88,8 @@ def pull(
             _sign(staging, hub, listing, licence, wanted, progress)
             with storage_errors(out):
                 replace_folder(staging, out)
-    return Pulled(asked, wanted.layout, listing.commit, licence, sum(file.size for file in files.values()), found)
+    size = sum(file.size for file in wanted.files.values())
+    return Pulled(asked, wanted.layout, listing.commit, licence, size, found)
 
 
 @dataclass(frozen=True)
@@ -174,13 +175,12 @@ def _clear(staging: Path, files: Mapping[str, RemoteFile]) -> None:
 
 
 def _sign(staging: Path, hub: Hub, listing: Listing, licence: str, wanted: Wanted, progress: Progress) -> None:
-    own = staging / "herd.json"  # of a model that herd released: its lineage stays
+    own = staging / "herd.json"
     try:
-        made = read_json(own) if own.is_file() else {}
+        made = herd_json(staging)  # of a model that herd released: its lineage stays
     except FormatError as error:
         made = {}
         progress.note(f"herd.json of the repository is left out: {error.message}")
-    files = {**wanted.first, **wanted.weights}
     record = {
         "repo": listing.repo,
         "revision": listing.revision,
@@ -189,7 +189,7 @@ def _sign(staging: Path, hub: Hub, listing: Listing, licence: str, wanted: Wante
         "layout": wanted.layout,
         "licence": licence,
         "date": datetime.now(UTC).date().isoformat(),
-        "files": {name: {"path": f.path, "bytes": f.size, "digest": f.digest} for name, f in files.items()},
+        "files": {name: {"path": f.path, "bytes": f.size, "digest": f.digest} for name, f in wanted.files.items()},
     }
     own.unlink(missing_ok=True)  # it may be a link to the earlier folder's file
-    write_json(own, {**(made if isinstance(made, dict) else {}), RECORD: record})
+    write_json(own, {**made, RECORD: record})

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from herd.errors import HubError, InputError
-
-if TYPE_CHECKING:
-    from herd.hub.client import Hub
+from herd.hub.client import Hub, no_repo_name
 
 _AGAIN = "run the same command again: it goes on where it stopped"
 
 
-def explain(error: Any, hub: Hub, repo: str, kind: str, revision: str) -> HubError | InputError | None:
-    """The error for the user; None for what is no answer of a hub."""
+def explain(error: Any, hub: Hub, repo: str, kind: str, revision: str) -> HubError | InputError:
+    """The error for the user."""
     errors = hub.library().errors
     where = hub.page(repo, kind)
     if isinstance(error, errors.HFValidationError):
-        return InputError(
-            f"'{repo}' is no name of a repository", where=repo, mend="write OWNER/NAME, as in the page's address"
-        )
+        return no_repo_name(repo)
     if isinstance(error, errors.GatedRepoError):
         return _gated(hub, where)
     if isinstance(error, errors.RevisionNotFoundError):

@@ -25,7 +25,7 @@ _BESIDE = (
     *("tokenizer.model", "chat_template.jinja", "chat_template.json", "herd.json"),
 )
 _META = re.compile(r"params\.json|tokenizer\.model|consolidated\.\d\d\.pth|fp8_scales_\d+\.pt")
-_GGUF_PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$", re.IGNORECASE)
+GGUF_PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)  # of a model that is cut into several files
 _MAX_TEXT = 100_000_000  # of a file that is read whole: the released tokenizer.json has 9 MB
 
 
@@ -39,6 +39,10 @@ class Wanted:
     layout: Layout
     first: dict[str, RemoteFile]
     weights: dict[str, RemoteFile]
+
+    @property
+    def files(self) -> dict[str, RemoteFile]:
+        return {**self.first, **self.weights}
 
 
 def choose(listing: Listing, layout: Layout | None = None, only: str = "") -> Wanted:
@@ -141,10 +145,10 @@ def _meta(listing: Listing, only: str) -> Wanted | None:
 def _gguf(listing: Listing, only: str) -> Wanted | None:
     files = {file.path: file for file in listing.files if file.path.lower().endswith(".gguf")}
     files = {path: file for path, file in files.items() if not only or fnmatchcase(path, only)}
-    models = {_GGUF_PART.sub("", path) for path in files}
+    models = {GGUF_PART.sub("", path) for path in files}
     if len(models) > 1:
         raise _several(listing, "GGUF models", files, "*Q8_0*.gguf")
-    counts = {int(part[1]) for path in files if (part := _GGUF_PART.search(path))}
+    counts = {int(part[2]) for path in files if (part := GGUF_PART.search(path))}
     if counts and counts != {len(files)}:
         raise InputError(
             f"{len(files)} of {max(counts)} parts of a GGUF model are named",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from herd.errors import SettingError
+from herd.hub.client import is_repo_name
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class HubDataset:
     max_bytes: int = 0  # of text, in UTF-8
 
     def __post_init__(self) -> None:
-        if self.repo.count("/") != 1 or not all(self.repo.split("/")):
+        if not is_repo_name(self.repo):
             raise SettingError(f"'{self.repo}' is no dataset of the hub", mend="write OWNER/NAME")
         if self.max_documents < 0 or self.max_bytes < 0:
             raise SettingError(f"a limit of {self.repo} is negative", mend="give a count, or 0 for no limit")

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from herd.errors import ArtifactError
-from herd.files import read_json, storage_errors
+from herd.files import storage_errors
 from herd.hub.listing import RemoteFile
+from herd.weights.herd_json import herd_json
 
 RECORD = "pulled"  # the key in herd.json
 
 
 def record_of(folder: Path) -> Mapping[str, Any]:
     """What herd pull wrote into the folder's herd.json; empty where it did not make the folder."""
-    path = folder / "herd.json"
-    made = read_json(path) if path.is_file() else {}
-    record = made.get(RECORD) if isinstance(made, dict) else None
+    record = herd_json(folder).get(RECORD)
     return record if isinstance(record, dict) else {}
 
 
