@@ -11,6 +11,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+from hub_fixtures import SECRET
 from hub_models import tiny
 from hub_server import LARGE, Server
 from release_run import WHERE, make_run
@@ -242,7 +243,7 @@ def test_the_command(
     server: Server, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.setenv("HF_TOKEN", "hf_" + "right" * 4)
+    monkeypatch.setenv("HF_TOKEN", SECRET)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     command = ["release", str(model), "friend/nano", "--licence", "apache-2.0"]
     assert main([*command, "--dry-run"]) == 0
@@ -257,6 +258,17 @@ def test_the_command(
     assert main(["release", str(model), "friend/nano", "--llama", "weights"]) == 2
     assert "must begin with 'Llama'" in capsys.readouterr().err
     assert main(["release", str(model), "nano"]) == 3
+
+
+def test_a_gguf_of_which_only_a_later_part_is_here(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
+    writer = gguf.GGUFWriter(tmp_path / "m-00002-of-00003.gguf", "llama")
+    writer.add_uint16("split.count", 3)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ArtifactError, match="cut into 3 files, and this is not the first"):
+        make_bundle(tmp_path, "me/nano", Options(licence="mit", llama="none"))
 
 
 def test_the_card_survives_what_it_quotes(model: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@
     facts       what the folder says: shape, formats, bytes
     header      the model card's header, which the hub reads
     card        the model card
+    fp8         what the card says of a folder in FP8
     licences    how a licence stands in the card's header
     portable    files without this machine's paths
     bundle      the files to publish, with nothing of this machine in them

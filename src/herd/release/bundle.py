@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from herd.errors import InputError, SettingError
-from herd.files import read_json
 from herd.hub.listing import Listing, RemoteFile, is_safe
 from herd.hub.select import choose
 from herd.hub.standing import RECORD
@@ -32,6 +31,7 @@ from herd.release.licences import check_licence
 from herd.release.lineage import Lineage, trace
 from herd.release.portable import anonymous, base_of, rewritten
 from herd.release.scores import scores_of
+from herd.weights.herd_json import herd_json
 
 _NO_LICENCE = re.compile(r"LICEN[SC]E.*|NOTICE.*|USE_POLICY.*|README.*", re.IGNORECASE)
 
@@ -164,19 +164,16 @@ def _own_files(folder: Path) -> dict[str, Path]:
     listing = Listing(
         str(folder), "model", "here", "", tuple(RemoteFile(path.name, path.stat().st_size, "") for path in found)
     )
-    ggufs = [path.name for path in found if path.suffix.lower() == ".gguf"]
-    wanted = (
-        None
-        if ggufs and not {"config.json", "adapter_config.json"} & {path.name for path in found}
-        else choose(listing)
-    )
-    if wanted and wanted.layout not in ("hf", "peft"):
-        raise InputError(
-            f"a folder in the layout {wanted.layout} is not published",
-            where=str(folder),
-            mend=f"convert it first: herd convert {folder} NEW --to hf",
-        )
-    names = [name for name in (*wanted.first, *wanted.weights) if not _is_made(name)] if wanted else ggufs
+    names = [path.name for path in found if path.suffix.lower() == ".gguf"]
+    if not names or {"config.json", "adapter_config.json"} & {path.name for path in found}:
+        wanted = choose(listing)
+        if wanted.layout not in ("hf", "peft"):
+            raise InputError(
+                f"a folder in the layout {wanted.layout} is not published",
+                where=str(folder),
+                mend=f"convert it first: herd convert {folder} NEW --to hf",
+            )
+        names = [name for name in wanted.files if not _is_made(name)]
     inside = folder.resolve()
     for name in names:
         if not (folder / name).resolve().is_relative_to(inside):
@@ -204,14 +201,12 @@ def _record(folder: Path, lineage: Lineage, bound: Bond) -> bytes:
     """herd.json as others get it: the whole lineage, and no path of this machine."""
     import json
 
-    path = folder / "herd.json"
-    own = read_json(path) if path.is_file() else {}
     steps = [dict(step.made) for step in lineage.steps if step.made]
     for step in steps:
         if isinstance(step.get(RECORD), dict):
             step[RECORD] = {name: value for name, value in step[RECORD].items() if name != "files"}
     record = {
-        **{name: value for name, value in (own if isinstance(own, dict) else {}).items() if name in ("fp8",)},
+        **{name: value for name, value in herd_json(folder).items() if name == "fp8"},
         "released": {
             "licence_of_meta": bound.agreement.hub if bound.agreement else "",
             "origins": [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from herd.errors import InputError, SettingError
 from herd.files import read_json
+from herd.hub.select import GGUF_PART
 from herd.release.lineage import Lineage
 
 if TYPE_CHECKING:
@@ -33,12 +34,12 @@ class Facts:
 
 
 def facts_of(folder: Path, base: str = "") -> Facts:
-    """Read from config.json and the files' headers; `base` is the name of an adapter's base on the hub.
+    """Read from config.json and the files' headers; `base` is an adapter's base on the hub, and of an adapter only.
 
     ArtifactError or FormatError where the model is not whole.
     """
     folder = Path(folder)
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+    if base:
         return Facts({}, None, {}, adapter_of=base)
     if not (folder / "config.json").is_file():
         return _of_ggufs(folder)
@@ -59,7 +60,7 @@ def _of_ggufs(folder: Path) -> Facts:
     from herd.weights.registry import open_model
 
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".gguf")
-    heads = [path for path in files if not re.search(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", path.name)]
+    heads = [path for path in files if not (part := GGUF_PART.search(path.name)) or int(part[1]) == 1] or files
     models = [open_model(path, "gguf") for path in heads]
     for path, model in zip(heads, models, strict=True):
         if model.config != models[0].config:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from herd.errors import ArtifactError
 from herd.files import read_json
 from herd.hub.standing import RECORD
+from herd.weights.herd_json import herd_json
 
 Use = Literal["weights", "outputs"]
 _SOURCES: dict[str, Use] = {
@@ -97,27 +98,27 @@ def trace(folder: Path, made_from: Path | None = None) -> Lineage:
     for place in (folder, made_from):
         if place is not None and not place.is_dir():
             raise ArtifactError("there is no such folder", where=str(place), mend="give a model folder")
-    walk = _Walk({folder: made_from} if made_from else {})
-    walk.visit(folder, "weights")
+    walk = _Walk()
+    walk.visit(folder, "weights", made_from)
     return Lineage(tuple(walk.steps.values()), tuple(dict.fromkeys(walk.origins)), tuple(dict.fromkeys(walk.gaps)))
 
 
 class _Walk:
-    def __init__(self, told: Mapping[Path, Path]) -> None:
-        self.told = told  # folder -> the one it was made from, as the publisher says
+    def __init__(self) -> None:
         self.steps: dict[Path, Step] = {}
         self.origins: list[Origin] = []
         self.gaps: list[str] = []
         self._seen: set[tuple[Path, Use]] = set()
 
-    def visit(self, folder: Path, use: Use) -> None:
+    def visit(self, folder: Path, use: Use, made_from: Path | None = None) -> None:
+        """Follow what the folder's herd.json names; `made_from` is what its publisher names beside that."""
         if (folder, use) in self._seen:
             return
         self._seen.add((folder, use))
         made = _record(folder)
         sources = len(self.origins) + len(self.gaps) + len(self._seen)
-        if source_folder := self.told.get(folder):
-            self.visit(source_folder, use)
+        if made_from:
+            self.visit(made_from, use)
         if folder.name in ("model", "adapter") and _record(folder.parent).get("stage"):
             self.visit(folder.parent, use)
         pulled = _table(made.get(RECORD))
@@ -154,9 +155,9 @@ class _Walk:
 
 def _record(folder: Path) -> Mapping[str, Any]:
     """A folder's herd.json; of an adapter without one, the base that peft wrote."""
-    path, adapter = folder / "herd.json", folder / "adapter_config.json"
-    if path.is_file():
-        return _table(read_json(path))
+    adapter = folder / "adapter_config.json"
+    if (folder / "herd.json").is_file():
+        return herd_json(folder)
     base = _table(read_json(adapter)).get("base_model_name_or_path") if adapter.is_file() else ""
     return {"base": base} if base else {}
 

@@ -88,7 +88,5 @@ def _of_task(task: str, scores: object, content: Mapping[str, Any]) -> list[Row]
         n = (content.get("n-samples") or {}).get(task, {}).get("effective")
         low, high = (None, None) if margin is None else (value - margin, value + margin)
         name = metric if variant == "none" else f"{metric} ({variant})"
-        rows.append(
-            Row(task, name, float(value), low, high, n if isinstance(n, int) else None, "lm-evaluation-harness")
-        )
+        rows.append(Row(task, name, float(value), low, high, n if isinstance(n, int) else None, _HARNESS))
     return rows
