@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from generate_models import telling_model
 
 from herd.errors import ArtifactError, BusyError, InputError
 from herd.generate import Request, Sampling
@@ -15,27 +16,16 @@ from herd.generate.continuous import PAGE, Continuous
 from herd.generate.engine import Engine
 from herd.generate.settings import SchedulerSettings
 from herd.llama.config import LlamaConfig
-from herd.llama.init import init_weights
 from herd.llama.loss import token_logprobs
-from herd.llama.model import Llama
 from herd.quantize.fp8 import quantize_model
 
 VOCABULARY = 89
 SHAPE = LlamaConfig(VOCABULARY, 32, 3, 4, 2, 48, max_seq_len=128, tie_embeddings=True)
 
 
-def make_model(config=SHAPE):
-    model = Llama(config)
-    init_weights(model, 3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(4 if parameter.dim() == 2 else 1)  # far from uniform: a wrong position shows
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
 def model():
-    return make_model()
+    return telling_model(SHAPE)
 
 
 def make_requests(n, seed=0, **settings):
@@ -123,7 +113,7 @@ def test_a_beginning_in_common_is_read_once_or_by_each(model, monkeypatch, saved
 
 def test_heads_that_share_none_and_quantised_layers():
     config = dataclasses.replace(SHAPE, n_layers=4, n_kv_heads=4, tie_embeddings=False)
-    model = make_model(config)
+    model = telling_model(config)
     quantize_model(model)
     requests = make_requests(12, temperature=0.0)
     found, expected = run(Engine(model, scheduling=settings_of()), requests), Engine(model).generate(requests)
@@ -241,7 +231,7 @@ def test_memory_is_known_before_a_request_is_taken(model):
 
 
 def test_a_pass_that_fails_leaves_nothing_behind(model):
-    broken = make_model()
+    broken = telling_model(SHAPE)
     engine = Engine(broken, scheduling=settings_of())
     with torch.no_grad():
         broken.model.norm.weight.fill_(float("nan"))

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from generate_models import telling_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
@@ -24,8 +25,6 @@ from herd.generate.edits import Edits, apply_edits
 from herd.generate.engine import Engine
 from herd.generate.sampling import Chances, truncated
 from herd.llama.config import LlamaConfig
-from herd.llama.init import init_weights
-from herd.llama.model import Llama
 
 VOCABULARY = 83
 
@@ -151,12 +150,7 @@ def test_rows_of_a_batch_are_edited_each_by_its_own_settings():
 
 @pytest.fixture(scope="module")
 def model():
-    model = Llama(LlamaConfig(VOCABULARY, 32, 2, 4, 2, 48, max_seq_len=64, tie_embeddings=True))
-    init_weights(model, 3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(4 if parameter.dim() == 2 else 1)
-    return model
+    return telling_model(LlamaConfig(VOCABULARY, 32, 2, 4, 2, 48, max_seq_len=64, tie_embeddings=True))
 
 
 def mixed_requests(n, seed=0, temperature=None):

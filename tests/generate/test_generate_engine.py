@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from generate_models import telling_model
 
 from herd.errors import InputError, SettingError
 from herd.generate import Request, Sampling
@@ -12,20 +13,13 @@ from herd.generate import slots as slots_module
 from herd.generate.engine import Engine
 from herd.generate.sampling import Chances, sample, uniforms
 from herd.llama.config import LlamaConfig
-from herd.llama.init import init_weights
-from herd.llama.model import Llama
 
 VOCABULARY = 97
 
 
 @pytest.fixture(scope="module")
 def model():
-    model = Llama(LlamaConfig(VOCABULARY, 32, 2, 4, 2, 48, max_seq_len=64, tie_embeddings=True))
-    init_weights(model, 3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(4 if parameter.dim() == 2 else 1)  # far from uniform: a wrong position shows
-    return model
+    return telling_model(LlamaConfig(VOCABULARY, 32, 2, 4, 2, 48, max_seq_len=64, tie_embeddings=True))
 
 
 def make_requests(n, seed=0, **settings):
