@@ -14,7 +14,7 @@ from torch import Tensor
 
 from herd.generate.extras import Extras, MakeDecoder
 from herd.generate.protocol import Request
-from herd.generate.rows import Rows, Step
+from herd.generate.rows import FREE, Rows, Step
 from herd.generate.sampling import prompt_logprobs
 from herd.llama.cache import KVCache
 from herd.llama.model import Llama
@@ -74,7 +74,7 @@ class Slots:
 
     def compact(self) -> None:
         """Give the free rows back."""
-        kept = np.flatnonzero(self._rows.table["owner"] >= 0)
+        kept = np.flatnonzero(self._rows.table["owner"] != FREE)
         old, keep = self._cache, torch.from_numpy(kept).to(self._device)
         self._cache = self._new_cache(len(kept), self._max_len)
         _copy_rows(old, keep, self._cache, torch.arange(len(kept), device=self._device), old.longest)
