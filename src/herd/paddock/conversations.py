@@ -17,7 +17,7 @@ from herd.paddock.settings import FOLLOW_UP, LANGUAGES, TURNS
 from herd.paddock.skills import code, follow_up, knowledge, math, steerability, tool_use, translation
 from herd.paddock.skills.draft import Draft, ask
 from herd.paddock.task import Check, Split, Task
-from herd.paddock.tasks import as_task
+from herd.paddock.tasks import as_task, split_of
 from herd.paddock.world import ATTRIBUTES, World
 from herd.text.message import Message
 
@@ -55,7 +55,7 @@ def probe(world: World, count: int) -> list[Task]:
         if not drafts:
             return []
         chain = partial(follow_up.chain, world, rng, lang, rng.choice((2, 3)))
-        chained = _until(chain, lambda found: _held_out(world, found[-1]))
+        chained = _until(chain, lambda found: split_of(world, found[-1]) == "held_out")
         if not chained:
             return []
         placed = [as_task(world, name, joined(drafts[-turn:])) for turn, name in enumerate(TURNS, 1)]
@@ -97,7 +97,7 @@ def _new(world: World, drafts: Sequence[Draft], split: Split, found: Sequence[Dr
     (draft,) = found
     asked = {key for one in drafts for key in one.keys}
     return (
-        _held_out(world, draft) == (split == "held_out")
+        split_of(world, draft) == split
         and asked.isdisjoint(draft.keys)
         and draft.messages not in [one.messages for one in drafts]
     )
@@ -146,12 +146,8 @@ def _talk(world: World, rng: Random, lang: str) -> Draft:
     return ask(lang, (), said, answer, Check("exact", {"expected": answer}))
 
 
-def _held_out(world: World, draft: Draft) -> bool:
-    return any(world.held_out(key) for key in draft.keys)
-
-
 def _trained(world: World, drafts: Sequence[Draft]) -> bool:
-    return not any(_held_out(world, draft) for draft in drafts)
+    return all(split_of(world, draft) == "train" for draft in drafts)
 
 
 def _until(draw: Callable[[], list[Draft]], fits: Callable[[list[Draft]], bool]) -> list[Draft]:

@@ -29,9 +29,12 @@ def draw_task(world: World, capability: str, lang: str, rng: Random) -> Task:
     return as_task(world, capability, DRAWERS[capability](world, rng, lang))
 
 
+def split_of(world: World, draft: Draft) -> Split:
+    return "held_out" if any(map(world.held_out, draft.keys)) else "train"
+
+
 def as_task(world: World, capability: str, draft: Draft) -> Task:
     """The draft in its split, under an id made of what it asks."""
-    split: Split = "held_out" if any(world.held_out(key) for key in draft.keys) else "train"
     text = "\n".join(f"{m.role}: {m.content} {m.tool_calls}" for m in draft.messages)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return Task(
@@ -41,7 +44,7 @@ def as_task(world: World, capability: str, draft: Draft) -> Task:
         messages=draft.messages,
         answer=draft.answer,
         check=draft.check,
-        split=split,
+        split=split_of(world, draft),
         keys=draft.keys,
     )
 

@@ -22,8 +22,9 @@ from herd.stages import Stage
 
 # Raised when a stage makes something else of the same settings. World 2: code cases on both sides of each bound; 3:
 # conversations, planted pages under their own source. Documents 2: loose files of a folder are one source; 3: no
-# folder of a user's is the source `planted`. Corpus 2: rules mended by a blind test. Rounds 2: the reward model in
-# transformers' layout. Scores 2, summary 2: the probe of conversations.
+# folder of a user's is the source `planted`; 4: pages of the standard library hold no addresses of objects. Corpus 2:
+# rules mended by a blind test. Rounds 2: the reward model in transformers' layout. Scores 2, summary 2: the probe of
+# conversations.
 VERSIONS = {"world:run": 3, "documents:run": 4, "corpus:run": 2, "rounds:run": 2, "scores:run": 2, "summary:run": 2}
 
 

@@ -31,8 +31,8 @@ def scores(
     tokenizer: Tokenizer,
     tasks: Sequence[Task],
     settings: SuiteSettings,
-    progress: Progress = Silent(),  # noqa: B008  (it holds nothing)
     name: str = SUITE,
+    progress: Progress = Silent(),  # noqa: B008  (it holds nothing)
 ) -> SuiteResult:
     """Greedy replies to every task, judged."""
     model.eval()

@@ -74,7 +74,7 @@ def _rewards(
     scorer = reward_scorer(reward, tokenizer, 8192, ctx.progress)
     drawn: list[Sequence[float]] = []
     for model in (wide, narrow):
-        items = scores(model, tokenizer, tasks, settings, ctx.progress).items
+        items = scores(model, tokenizer, tasks, settings, progress=ctx.progress).items
         replies = [parse_text(item.reply) for item in items]
         drawn.append(scorer([_conversation(task, reply) for task, reply in zip(tasks, replies, strict=True)]))
     shift = distribution_shift(*drawn)

@@ -23,12 +23,12 @@ def run(ctx: Context) -> Mapping[str, Any]:
     settings: SuiteSettings = ctx.settings
     tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
     model = load_model(ctx.inputs["model"], device=ctx.device)
-    result = scores(model, tokenizer, read_tasks(ctx.inputs["world"], "suite"), settings, ctx.progress)
+    result = scores(model, tokenizer, read_tasks(ctx.inputs["world"], "suite"), settings, progress=ctx.progress)
     info = RunInfo(model=ctx.inputs["model"].name, date=datetime.now(UTC))
     save_results(ctx.out, result, info)
     made = {"average": plain(result.average), **{name: one.value for name, one in result.by_capability().items()}}
     if probe := read_tasks(ctx.inputs["world"], PROBE):
-        talk = scores(model, tokenizer, probe, settings, ctx.progress, name=CONVERSATION)
+        talk = scores(model, tokenizer, probe, settings, CONVERSATION, ctx.progress)
         save_results(ctx.out / PROBE, talk, info)
         made |= {name: one.value for name, one in talk.by_capability().items()}
     return made

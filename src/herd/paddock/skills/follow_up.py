@@ -102,12 +102,11 @@ def tools(world: World, rng: random.Random, lang: str, turns: int) -> list[Draft
 def page(world: World, rng: random.Random, lang: str, turns: int) -> list[Draft]:
     """A short page, and what it says of one town after another."""
     text, entries = long_context.register(world, rng, lang, turns, PAGE_FILLERS)
-    drafts = [
-        long_context.ask_page(lang, text, town, number)
-        for town, number in rng.sample(sorted(entries.items()), len(entries))
-    ]
-    later = [_asked_as(_and(lang, draft.keys[0].split("/")[2]), draft) for draft in drafts[1:]]
-    return [drafts[0], *later]
+    drafts: list[Draft] = []
+    for town, number in rng.sample(sorted(entries.items()), len(entries)):
+        draft = long_context.ask_page(lang, text, town, number)
+        drafts.append(_asked_as(_and(lang, town), draft) if drafts else draft)
+    return drafts
 
 
 def functions(world: World, rng: random.Random, lang: str, turns: int) -> list[Draft]:

@@ -18,7 +18,7 @@ def draw(world: World, rng: random.Random, lang: str) -> Draft:
     return ask_fact(world, lang, rng.choice(world.towns), rng.choice(ATTRIBUTES))
 
 
-def ask_fact(world: World, lang: str, town: str, attribute: str) -> Draft:
+def ask_fact(world: World, lang: str, town: str, attribute: str, system: str = "") -> Draft:
     speech = language(lang)
     value = world.facts[town, attribute]
     return ask(
@@ -27,4 +27,5 @@ def ask_fact(world: World, lang: str, town: str, attribute: str) -> Draft:
         speech.question(attribute, town),
         speech.statement(attribute, town, value),
         choice_check("contains", speech, attribute, value),
+        system,
     )

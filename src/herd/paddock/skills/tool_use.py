@@ -6,8 +6,8 @@ import json
 import random
 
 from herd.paddock.language import language
-from herd.paddock.skills.draft import Draft, choice_check
-from herd.paddock.skills.knowledge import fact_key
+from herd.paddock.skills.draft import Draft
+from herd.paddock.skills.knowledge import ask_fact
 from herd.paddock.task import Check
 from herd.paddock.world import ATTRIBUTES, OBJECTS, World
 from herd.text.message import Message, ToolCall
@@ -58,10 +58,4 @@ def asked(lang: str, names: list[str], name: str, value: str, number: int, kind:
 
 def no_call(world: World, rng: random.Random, lang: str, names: list[str]) -> Draft:
     """A fact of the world is asked, which none of the tools `names` knows."""
-    speech = language(lang)
-    town, attribute = rng.choice(world.towns), rng.choice(ATTRIBUTES)
-    value = world.facts[town, attribute]
-    prompt = (Message("system", system_prompt(names)), Message("user", speech.question(attribute, town)))
-    answer = Message("assistant", speech.statement(attribute, town, value))
-    check = choice_check("contains", speech, attribute, value)
-    return Draft(lang, (fact_key(lang, town, attribute),), prompt, answer, check)
+    return ask_fact(world, lang, rng.choice(world.towns), rng.choice(ATTRIBUTES), system_prompt(names))
