@@ -5,7 +5,7 @@
     stored      StoredModel: what a model is between two formats;   build   a network out of one
     convert     from one format to another;   staging   folders in the making that survive a kill
     examine     what is wrong with a model;   prove   two of them compared on text
-    config_json   config.json and generation_config.json;   herd_json   herd.json
+    config_json   config.json and generation_config.json;   herd_json   herd.json;   stated_numbers   checked
     quantization   which layers of a folder are FP8;   hf_fp8   their scales;   widen   FP8 as BF16
     fp8, q8_0, bf16   layers that stand in a built network where a linear one stood
     lora, frozen   adapters and their frozen base;   peft, peft_files   their folders

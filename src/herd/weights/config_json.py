@@ -6,24 +6,24 @@ the `rope_parameters` and `dtype` of transformers 5. Imports no torch.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from herd.errors import ArtifactError, FormatError, SettingError
 from herd.llama.config import LlamaConfig, RopeScaling
+from herd.weights.stated_numbers import number, whole
 
 # What transformers assumes when a config.json of a Llama leaves the key out.
 _DEFAULT_EPS, _DEFAULT_THETA, _DEFAULT_LENGTH = 1e-6, 10_000.0, 2048
 _SCALING_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 # Variants of the network that the keys below can switch on and this network is not; what to do about each.
 _ANOTHER = "point to a folder of a Llama 3 model"
-_BIASES = "Llama 3 has no biases, and this network computes none; run this model with a program that has them"
+NO_BIASES = "Llama 3 has no biases, and this network computes none; run this model with a program that has them"
 _ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
     "model_type": (("llama",), _ANOTHER),
     "hidden_act": (("silu", "swish"), _ANOTHER),
-    "attention_bias": ((False,), _BIASES),
-    "mlp_bias": ((False,), _BIASES),
+    "attention_bias": ((False,), NO_BIASES),
+    "mlp_bias": ((False,), NO_BIASES),
     "partial_rotary_factor": ((1, None), _ANOTHER),
 }
 
@@ -139,18 +139,12 @@ def _rope(content: Mapping[str, Any], where: str) -> tuple[float, RopeScaling | 
 
 def _integer(content: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
     value = content.get(key)
-    value = default if value is None else value
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise FormatError(f"{key} should be a whole number, not {value!r}", where=where)
-    return value
+    return whole(default if value is None else value, key, where)
 
 
 def _number(content: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:
     value = content.get(key)
-    value = default if value is None else value
-    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
-        raise FormatError(f"{key} should be a number, not {str(value)[:30]}", where=where)
-    return float(value)
+    return number(default if value is None else value, key, where)
 
 
 def _flag(content: Mapping[str, Any], key: str, where: str) -> bool:

@@ -16,6 +16,7 @@ from herd.errors import HerdError
 from herd.files import read_json
 from herd.llama.config import LlamaConfig, RopeScaling, llama31_8b, llama31_70b, llama31_405b
 from herd.progress import Progress, Silent
+from herd.weights.config_json import NO_BIASES
 from herd.weights.examination import DOWNLOAD, Examination, Fault
 from herd.weights.examine_text import look_at_text
 from herd.weights.examine_values import checklist_faults, value_faults
@@ -76,7 +77,7 @@ def _mend_of_tensors(model: StoredModel) -> str:
     if TIED not in names and not model.config.tie_embeddings and len(names) == model.config.tensors() - 1:
         return f"if this is a tied model (Llama 3.2 1B, 3B), {model.config_file} should say tie_word_embeddings true"
     if any(name.endswith(".bias") for name in names):
-        return "Llama 3 has no biases, and this network computes none; run this model with a program that has them"
+        return NO_BIASES
     layers = {name.split(".")[2] for name in names if name.startswith("model.layers.")}
     if layers and len(layers) != model.config.n_layers:
         return f"{model.config_file} says {model.config.n_layers} layers, the files have {len(layers)}; {DOWNLOAD}"

@@ -19,6 +19,7 @@ from torch import Tensor
 from herd.errors import ArtifactError, FormatError, SettingError
 from herd.llama.config import LlamaConfig, RopeScaling
 from herd.llama.rope import inverse_frequencies
+from herd.weights.stated_numbers import number, whole
 
 ROPE = "rope_freqs.weight"
 _OWN = "herd.rope_scaling."
@@ -143,7 +144,7 @@ def _find_scaling(
 def _candidates(said: Mapping[str, Any], factor: float, where: str) -> list[RopeScaling]:
     """Our own keys if they are there, else the released models' frequency factors with any context."""
     if _OWN + "factor" in said:
-        own = [_number({"llama." + f.name: said.get(_OWN + f.name)}, f.name, where) for f in fields(RopeScaling)]
+        own = [number(said.get(_OWN + f.name), _OWN + f.name, where) for f in fields(RopeScaling)]
         return [RopeScaling(_exact(own[0]), _exact(own[1]), _exact(own[2]), int(own[3]))]
     contexts = [8192, *(2**power for power in range(4, 21))]
     return [RopeScaling(_exact(factor), 1.0, 4.0, context) for context in contexts] if factor > 0 else []
@@ -155,14 +156,8 @@ def _exact(value: float) -> float:
 
 
 def _whole(said: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
-    value = said.get(f"llama.{key}", default)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise FormatError(f"llama.{key} should be a whole number, not {value!r}", where=where)
-    return value
+    return whole(said.get(f"llama.{key}", default), f"llama.{key}", where)
 
 
 def _number(said: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:
-    value = said.get(f"llama.{key}", default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise FormatError(f"llama.{key} should be a number, not {value!r}", where=where)
-    return float(value)
+    return number(said.get(f"llama.{key}", default), f"llama.{key}", where)

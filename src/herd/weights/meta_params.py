@@ -9,13 +9,13 @@ positions wrongly and say nothing.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from herd.errors import ArtifactError, FormatError, InputError, SettingError
 from herd.llama.config import LlamaConfig, RopeScaling, ffn_size
+from herd.weights.stated_numbers import number, whole
 
 # dim -> multiplier, multiple_of; the first two are Llama 3.2
 _RELEASED = {2048: (1.5, 256), 3072: (1.0, 256), 4096: (1.3, 1024), 8192: (1.3, 4096), 16384: (1.2, 4096)}
@@ -80,7 +80,7 @@ def from_params(
             where=where,
             mend="give the text model of Llama 3 or 3.1 in BF16 or FP8",
         )
-    heads = _whole(params, "n_heads", where)
+    heads = whole(params.get("n_heads"), "n_heads", where)
     scaled = params.get("use_scaled_rope", False)
     if not isinstance(scaled, bool):
         raise FormatError(f"use_scaled_rope should be true or false, not {scaled!r}", where=where)
@@ -91,13 +91,13 @@ def from_params(
     try:
         config = LlamaConfig(
             vocab_size=vocab_size,
-            dim=_whole(params, "dim", where),
-            n_layers=_whole(params, "n_layers", where),
+            dim=whole(params.get("dim"), "dim", where),
+            n_layers=whole(params.get("n_layers"), "n_layers", where),
             n_heads=heads,
-            n_kv_heads=_whole(params, "n_kv_heads", where) if params.get("n_kv_heads") is not None else heads,
+            n_kv_heads=heads if params.get("n_kv_heads") is None else whole(params["n_kv_heads"], "n_kv_heads", where),
             ffn_dim=ffn_dim,
-            norm_eps=_number(params, "norm_eps", where, 1e-5),
-            rope_theta=_number(params, "rope_theta", where, 500_000.0),
+            norm_eps=number(params.get("norm_eps", 1e-5), "norm_eps", where),
+            rope_theta=number(params.get("rope_theta", 500_000.0), "rope_theta", where),
             rope_scaling=None,
             max_seq_len=int(stated.get("max_seq_len") or (_CONTEXT if scaled else _SHORT_CONTEXT)),
             tie_embeddings=tied,
@@ -105,17 +105,3 @@ def from_params(
     except SettingError as error:
         raise FormatError(f"params.json describes no possible network: {error.message}", where=where) from error
     return replace(config, rope_scaling=_scaling(config)) if scaled else config
-
-
-def _whole(params: Mapping[str, Any], key: str, where: str) -> int:
-    value = params.get(key)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise FormatError(f"{key} should be a whole number, not {value!r}", where=where)
-    return value
-
-
-def _number(params: Mapping[str, Any], key: str, where: str, default: float) -> float:
-    value = params.get(key, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
-        raise FormatError(f"{key} should be a number, not {str(value)[:30]}", where=where)
-    return float(value)
