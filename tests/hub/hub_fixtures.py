@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hub_server import Server, serving
+from hub_server import SECRET, Server, serving
 
 from herd.hub.client import Hub
 
-SECRET = "hf_" + "right" * 4  # the token of the user `friend`
+
+class Noting:
+    """A progress that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def update(self, *_: object) -> None: ...
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 @pytest.fixture

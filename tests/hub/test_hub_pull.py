@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_fixtures import Noting
 from hub_models import CARD
 from hub_server import LARGE, Asked, Server
 
@@ -130,16 +131,10 @@ def test_names_that_lead_out_of_the_folder(server: Server, hub: Hub, model: dict
     repo = server.add("org/tiny", model)
     bad = ["../evil.json", "/etc/config.json", "a/../../README.md", "LICENSE\n.txt", "C:\\x.json", "con\u202e.json"]
     repo.extra_tree = [{"type": "file", "path": path, "size": 1, "oid": "0" * 40} for path in bad]
-    notes: list[str] = []
-
-    class Watching:
-        def update(self, *_: object) -> None: ...
-        def note(self, text: str) -> None:
-            notes.append(text)
-
-    pull(hub, "org/tiny", tmp_path / "deep" / "out", progress=Watching())
+    progress = Noting()
+    pull(hub, "org/tiny", tmp_path / "deep" / "out", progress=progress)
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == set(model)
-    assert "../evil.json" in notes[0]
+    assert "../evil.json" in progress.notes[0]
 
 
 def test_an_index_that_points_elsewhere(server: Server, hub: Hub, model: dict[str, bytes], tmp_path: Path) -> None:

@@ -8,15 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_server import Server
+from hub_server import SECRET, STRANGERS, Server
 
 from herd.cli import main
 from herd.errors import HubError, InputError
 from herd.hub.client import Hub
 from herd.hub.listing import is_safe, list_files
 from herd.hub.pull import pull
-
-SECRET = "hf_" + "right" * 4
 
 
 def test_gated_repositories(server: Server, hub: Hub, friend: Hub, model: dict[str, bytes], tmp_path: Path) -> None:
@@ -25,7 +23,7 @@ def test_gated_repositories(server: Server, hub: Hub, friend: Hub, model: dict[s
         pull(hub, "meta/gated", tmp_path / "out")
     assert f"{server.url}/meta/gated" in str(caught.value)
     assert "hf auth login" in caught.value.mend
-    stranger = Hub(server.url, token="hf_" + "other" * 4)
+    stranger = Hub(server.url, token=STRANGERS)
     with pytest.raises(HubError, match="has not been granted") as caught:
         pull(stranger, "meta/gated", tmp_path / "out")
     assert "accept its conditions" in caught.value.mend
