@@ -23,7 +23,7 @@ import numpy as np
 
 LENGTH, BATCH, VOCABULARY, RANK, ALPHA = 512, 8, 4096, 16, 32
 RATE, BETA2, BETA = 3e-4, 0.95, 0.1  # of AdamW on both sides, constant; of DPO
-PROMPT, ANSWER = 128, 128  # tokens of an even pair: two rows of 256
+EVEN = 128  # tokens of each prompt and each answer of even pairs: rows of 256
 COUNT = 400
 
 
@@ -48,7 +48,7 @@ def pairs(data: str) -> list[tuple[list[int], list[int], list[int]]]:
     rng = np.random.default_rng(0)
 
     def ids(most: int) -> list[int]:
-        length = PROMPT if data == "even" else int(rng.integers(16, most + 1))
+        length = EVEN if data == "even" else int(rng.integers(16, most + 1))
         found: list[int] = rng.integers(1, VOCABULARY, length).tolist()
         return found
 
