@@ -54,9 +54,9 @@ def least_bytes(adoption: Adoption, config: LlamaConfig) -> int:
     learns = 16 + 2 * (adoption.train.dtype != "float32")  # master, gradient, two moments; the copy that computes
     if adoption.adapter is None:
         return config.parameters() * learns
-    matrices = config.n_layers * config.dim * (2 * config.dim + 2 * config.kv_dim + 3 * config.ffn_dim)
+    in_matrices = config.n_layers * (config.layer_parameters() - 2 * config.dim)
     kept = {"plain": 2 if adoption.train.dtype != "float32" else 4, "fp8": 1, "int8": 1}[adoption.base]
-    return matrices * kept + (config.parameters() - matrices) * 2
+    return in_matrices * kept + (config.parameters() - in_matrices) * 2
 
 
 def check_fit(adoption: Adoption, config: LlamaConfig, tokenizer: Tokenizer, folder: Path) -> None:

@@ -9,13 +9,12 @@ from typing import cast
 from herd.llama.config import LlamaConfig
 from herd.posttrain.adoption import Adoption
 from herd.road.adopt.data import dialogues_of, few_steps, pairs_of, within_epochs
-from herd.road.adopt.model import check_fit
+from herd.road.adopt.model import check_fit, least_bytes
 from herd.text import Tokenizer, show_dialogue
 from herd.text.chat import Dialogue, Kind
 from herd.text.datasets import load_prompts
 from herd.text.folder_template import differs
 from herd.train.pairs import Kinded, Preference
-from herd.train.settings import TrainSettings
 from herd.train.sources import PackedRows
 from herd.weights.hf import load_config
 from herd.weights.settings import FEED_FORWARD
@@ -53,7 +52,7 @@ def preview(adoption: Adoption, model: Path, data: Path) -> Iterator[str]:
     yield from (f"note     {note}" for note in (*notes[1:], few_steps(settings)) if note)
     yield f"learn    {items}"
     yield f"steps    {settings.steps:,} of {settings.batch_tokens:,} tokens, up to {settings.peak_lr:g}"
-    yield f"model    {_sizes(adoption, config, settings)}"
+    yield f"model    {_sizes(adoption, config)}"
     for name, dialogue in shown:
         yield f"{name:<9}{show_dialogue(tokenizer, dialogue, partly=True)}"
 
@@ -65,14 +64,14 @@ def _answer(side: Kinded, pair: Preference) -> Dialogue:
     return Dialogue(list(side.ids), trained, cast(list[Kind], list(side.kinds)))
 
 
-def _sizes(adoption: Adoption, config: LlamaConfig, settings: TrainSettings) -> str:
+def _sizes(adoption: Adoption, config: LlamaConfig) -> str:
     total = config.parameters()
     if adoption.adapter is None:
-        copies = 16 + (2 if settings.dtype != "float32" else 0)  # masters, gradients, two moments; the bf16 copy
-        return f"{total:,} parameters learn; {total * copies / 2**30:.1f} GiB of weights, gradients and moments"
+        size = least_bytes(adoption, config) / 2**30
+        return f"{total:,} parameters learn; {size:.1f} GiB of weights, gradients and moments"
     learning = config.n_layers * sum(adoption.adapter.rank * size for size in _widths(adoption, config))
     matrices = config.n_layers * (config.layer_parameters() - 2 * config.dim)
-    width = 2 if settings.dtype == "bfloat16" else 4  # "auto" may need as much as float32
+    width = 2 if adoption.train.dtype == "bfloat16" else 4  # "auto" may need as much as float32
     frozen = matrices * min(width, _BYTES[adoption.base] if adoption.base != "plain" else width)
     frozen += (total - matrices) * width
     held = (frozen + learning * 18) / 2**30

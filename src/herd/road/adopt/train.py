@@ -21,6 +21,7 @@ from herd.devices import describe, device_of, memory_errors
 from herd.files import atomic_file, read_json, write_json
 from herd.llama.model import Llama
 from herd.posttrain.training import training_report
+from herd.road.adopt.compact import Compact
 from herd.road.adopt.data import dialogues_of, few_steps, pairs_of, within_epochs
 from herd.road.adopt.graph import Training
 from herd.road.adopt.model import check_fit, counts, ready
@@ -52,7 +53,6 @@ class Plan:
     source: BatchSource
     settings: TrainSettings
     held: Sequence[Batch]
-    measure: Objective
     items: int
     held_items: int
     notes: Sequence[str]  # on the data
@@ -91,7 +91,7 @@ def _run(ctx: Context) -> Mapping[str, Any]:
             plan.settings,
             ctx.scratch / "training",
             ctx.progress,
-            validate=lambda model: measured(model, plan.measure, plan.held),
+            validate=lambda model: measured(model, plan.objective, plan.held),
         )
     report = training_report(result) | {"items": plan.items, "objective": settings.adoption.objective, **size}
     report |= {"device": describe(device), "before": before, "held_out_items": plan.held_items}
@@ -120,7 +120,7 @@ def _before(ctx: Context, plan: Plan) -> dict[str, float]:
     """The held-out measures of the model as it came, kept for a run that goes on."""
     path = ctx.scratch / "before.json"
     if not path.exists():
-        write_json(path, measured(plan.model, plan.measure, plan.held))
+        write_json(path, measured(plan.model, plan.objective, plan.held))
     return dict(read_json(path))
 
 
@@ -133,23 +133,23 @@ def _plan(ctx: Context, settings: Training, llama: Llama, tokenizer: Tokenizer) 
     if answers is not None:  # in our own layout, whatever the prompts' columns were called
         path, adoption = answers / "dialogues.jsonl", replace(adoption, columns={})
     data = dialogues_of(adoption, path, tokenizer)
-    rows = PackedRows(data.learnt, adoption.train.seq_len, adoption.train.seed, tokenizer.pad)
-    held = PackedRows(data.held, adoption.train.seq_len, adoption.train.seed, tokenizer.pad) if data.held else None
+    teacher = adoption.teacher if adoption.teacher and adoption.teacher.folder else None
+
+    def packed(dialogues: Sequence[Compact]) -> PackedRows:
+        return PackedRows(dialogues, adoption.train.seq_len, adoption.train.seed, tokenizer.pad)
+
+    def seen(rows: PackedRows, name: str) -> RowSource:
+        return taught(ctx, settings, rows, name) if teacher else rows
+
+    rows = packed(data.learnt)
     train_settings = within_epochs(adoption, rows.n_rows, adoption.train.rows_per_step)
-    objective: Objective = SupervisedFinetuning()
-    learnt: RowSource = rows
-    measured_on: RowSource | None = held
-    if adoption.teacher and adoption.teacher.folder:
-        learnt = taught(ctx, settings, rows, "learnt")
-        measured_on = taught(ctx, settings, held, "held") if held else None
-        objective = Distillation(mix=adoption.teacher.logits.weight)
-    batches = (
-        validation_batches(measured_on, held.n_rows, train_settings.rows_per_microbatch) if held and measured_on else []
-    )
-    source = Batches(learnt, train_settings)
-    return Plan(
-        llama, objective, source, train_settings, batches, objective, len(data.learnt), len(data.held), data.notes
-    )
+    source = Batches(seen(rows, "learnt"), train_settings)
+    held: list[Batch] = []
+    if data.held:
+        rows = packed(data.held)
+        held = validation_batches(seen(rows, "held"), rows.n_rows, train_settings.rows_per_microbatch)
+    objective: Objective = Distillation(mix=teacher.logits.weight) if teacher else SupervisedFinetuning()
+    return Plan(llama, objective, source, train_settings, held, len(data.learnt), len(data.held), data.notes)
 
 
 def _preference(ctx: Context, settings: Training, llama: Llama, tokenizer: Tokenizer) -> Plan:
@@ -167,7 +167,7 @@ def _preference(ctx: Context, settings: Training, llama: Llama, tokenizer: Token
         held_known = _reference(ctx, llama, data.held, budget, "held", computing=False)
     source = PairBatches(data.learnt, train_settings, known, tokenizer.pad)
     held = _held_pairs(data.held, held_known, budget, tokenizer.pad)
-    return Plan(model, objective, source, train_settings, held, objective, len(data.learnt), len(data.held), data.notes)
+    return Plan(model, objective, source, train_settings, held, len(data.learnt), len(data.held), data.notes)
 
 
 def _reference(
@@ -180,10 +180,9 @@ def _reference(
     """
     path = ctx.scratch / f"reference-{name}.npy"
     if not path.exists():
-        dtype = compute_dtype(ctx.settings.adoption.train, device_of(llama))
-        narrow = (
-            computing and dtype != next(llama.parameters()).dtype and all(p.requires_grad for p in llama.parameters())
-        )
+        adoption = ctx.settings.adoption
+        dtype = compute_dtype(adoption.train, device_of(llama))
+        narrow = computing and adoption.adapter is None and dtype != torch.float32
         model = copy.deepcopy(llama).to(dtype) if narrow else llama
         found = reference_logprobs(model.eval(), pairs, budget, ctx.progress)
         llama.train()
