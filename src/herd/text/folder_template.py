@@ -111,11 +111,6 @@ class FolderTemplate:
         # Templates know a tool's result as "tool", "ipython" or both; the role may be written as it is named.
         self._result_role = "tool" if any(f"{q}tool{q}" in stated.template for q in "'\"") else "ipython"
 
-    @property
-    def source(self) -> str:
-        """The template itself, to be written beside what is made of the model."""
-        return self._stated.template
-
     @cached_property
     def differences(self) -> tuple[Difference, ...]:
         """The cases in which it writes otherwise than herd's own template."""
@@ -125,9 +120,9 @@ class FolderTemplate:
             expected = ours.render(messages, opened=True)
             try:
                 written = self.render(messages, opened=True)
+            except FormatError:
+                raise
             except InputError as error:
-                if isinstance(error, FormatError):
-                    raise
                 written = f"[{error.message}]"
             if written != expected:
                 at = parting(written, expected)

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from herd.text.datasets.read import Row
 from herd.text.datasets.refusals import is_labelled
 from herd.text.datasets.turns import (
+    TURNS,
     Pair,
     conversation,
     marked,
@@ -56,15 +57,14 @@ def _is_list(row: Row, column: str) -> bool:
 
 def _turns_with(key: str) -> Callable[[Row], bool]:
     """Whether a column of turns is there whose first one has `key`."""
-    columns = ("messages", "conversations", "conversation")
-    return lambda row: any(_is_list(row, column) and key in row[column][0] for column in columns)
+    return lambda row: any(_is_list(row, column) and key in row[column][0] for column in TURNS)
 
 
 # Dialogues
 
 
 def _messages(row: Row) -> list[Message]:
-    column = next(column for column in ("messages", "conversations", "conversation") if _is_list(row, column))
+    column = next(column for column in TURNS if _is_list(row, column))
     return conversation(row[column], system=row.get("system"), tools=row.get("tools"))
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from herd.text.datasets.turns import TURNS
+
 _TEXTS = ("text", "content", "document", "body")
-_TURNS = ("messages", "conversations", "conversation")
 
 
 def is_labelled(row: Mapping[str, Any]) -> bool:
     """Whether single answers are marked as good or bad (KTO): learning them all would learn the bad ones too."""
-    return isinstance(row.get("label"), bool) or str(row.get("label")).lower() in ("true", "false")
+    return str(row.get("label")).lower() in ("true", "false")
 
 
 def advice(row: Mapping[str, Any], wanted: str) -> str:
@@ -26,9 +27,9 @@ def advice(row: Mapping[str, Any], wanted: str) -> str:
         return "these are preference pairs: `herd train dpo` and `herd train reward` learn from them"
     if wanted == "preference pairs" and {"chosen", "rejected"} <= have:
         return "answers without their prompt cannot be learnt: add it as 'prompt', or give whole conversations"
-    if wanted == "preference pairs" and have & set(_TURNS):
+    if wanted == "preference pairs" and have & set(TURNS):
         return "these are conversations with one answer each: `herd train sft` learns from them"
-    if have & set(_TEXTS) and not have & set(_TURNS):
+    if have & set(_TEXTS) and not have & set(TURNS):
         return (
             "running text is for pre-training: `herd raise RECIPE --documents PATH`; a text with a chat template "
             "in it has to be taken apart into messages"

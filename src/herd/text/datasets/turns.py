@@ -13,6 +13,7 @@ from herd.text.dialogues import dialogue_from_dict, message_from_dict
 from herd.text.message import Message
 from herd.text.tools import with_tools
 
+TURNS = ("messages", "conversations", "conversation")  # columns that hold the turns of a conversation
 # What ShareGPT and its descendants call the speakers.
 _SPEAKERS = {
     **dict.fromkeys(("human", "user", "prompter", "instruction"), "user"),
