@@ -9,14 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from adopt_models import TOKENIZER, save_drawn, shape
 
 from fake_api import Server
 from herd.cli import main
 from herd.commands.train import Asked, resolve
 from herd.errors import ArtifactError, HerdError, InputError, SettingError
 from herd.files import read_json, sha256_of, write_jsonl
-from herd.llama.config import LlamaConfig
-from herd.llama.init import init_weights
 from herd.llama.model import Llama
 from herd.posttrain.adoption import Adoption
 from herd.quantize.fp8 import quantize_model, save_fp8
@@ -33,8 +32,7 @@ from herd.weights.peft import load_adapter
 from herd.weights.registry import open_model
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-TOKENIZER = Tokenizer.train(["after before letter "] * 20, 560)
-SHAPE = LlamaConfig(TOKENIZER.vocab_size, 32, 3, 4, 2, 64, max_seq_len=256, rope_scaling=None)
+SHAPE = shape(dim=32)
 SMALL = (
     *("train.seq_len=64", "train.batch_tokens=256", "train.microbatch_tokens=128", "train.peak_lr=3e-3"),
     *(
@@ -59,9 +57,7 @@ def talk(n):
 def place(tmp_path_factory):
     """A folder with a model, a dataset of dialogues and one of pairs."""
     folder = tmp_path_factory.mktemp("adopt")
-    model = Llama(SHAPE)
-    init_weights(model, 1, 0.1)
-    save_model(folder / "model", model, SHAPE, tokenizer=TOKENIZER, herd={})
+    save_drawn(folder / "model", SHAPE)
     write_jsonl(folder / "talks.jsonl", ({"messages": talk(n)} for n in range(40)))
     pairs = (
         {"prompt": talk(n)[:1], "chosen": talk(n)[1:], "rejected": [{"role": "assistant", "content": "no"}]}
@@ -250,9 +246,7 @@ def test_another_model_or_another_dataset_is_another_stage(place, tmp_path):
     first = stages_of(adoption, place / "model", place / "talks.jsonl")[-1]
     assert first.folder == stages_of(adoption, place / "model", place / "talks.jsonl")[-1].folder
     assert first.folder != stages_of(adoption, place / "model", place / "pairs.jsonl")[-1].folder
-    other = Llama(SHAPE)
-    init_weights(other, 2, 0.1)
-    save_model(tmp_path / "other", other, SHAPE, tokenizer=TOKENIZER, herd={})
+    save_drawn(tmp_path / "other", SHAPE, seed=2)
     assert model_key(tmp_path / "other") != model_key(place / "model")
     assert replace(adoption, threads=7) != adoption
     assert stages_of(replace(adoption, threads=7), place / "model", place / "talks.jsonl")[-1].folder == first.folder
@@ -304,9 +298,7 @@ def test_data_that_cannot_be_learnt_is_refused(place, tmp_path, recipe, data, se
 
 
 def test_a_teacher_in_a_folder_lowers_the_divergence_on_held_out_rows(place, tmp_path):
-    teacher = Llama(SHAPE)
-    init_weights(teacher, 7, 0.2)
-    save_model(tmp_path / "teacher", teacher, SHAPE, tokenizer=TOKENIZER, herd={})
+    save_drawn(tmp_path / "teacher", SHAPE, seed=7, std=0.2)
     settings = ("teacher.logits.weight=1.0", "train.steps=40", "max_epochs=40")
     made = train(place, tmp_path / "out", adopted(place, "distil", *settings, teacher=str(tmp_path / "teacher")))
     facts = read_json(made / "herd.json")["metrics"]
@@ -315,8 +307,8 @@ def test_a_teacher_in_a_folder_lowers_the_divergence_on_held_out_rows(place, tmp
 
 def test_a_teacher_that_cannot_teach_is_refused_before_it_reads(place, tmp_path):
     words = Tokenizer.train(["other words than those "] * 20, 560)
-    shape = replace(SHAPE, vocab_size=words.vocab_size)
-    save_model(tmp_path / "words", Llama(shape), shape, tokenizer=words, herd={})
+    other = replace(SHAPE, vocab_size=words.vocab_size)
+    save_model(tmp_path / "words", Llama(other), other, tokenizer=words, herd={})
     short = replace(SHAPE, max_seq_len=32)
     save_model(tmp_path / "short", Llama(short), short, tokenizer=TOKENIZER, herd={})
     for name, word in (("words", "tokenizer is another"), ("short", "context is 32")):
@@ -331,9 +323,7 @@ def test_another_teacher_or_template_is_another_stage(place, tmp_path):
     shutil.copytree(place / "model", tmp_path / "model")
     adoption = adopted(place, "distil", teacher=str(tmp_path / "model"))
     names = [stages_of(adoption, place / "model", place / "talks.jsonl")[-1].folder]
-    model = Llama(SHAPE)
-    init_weights(model, 8, 0.1)
-    save_model(tmp_path / "model", model, SHAPE, tokenizer=TOKENIZER, herd={})
+    save_drawn(tmp_path / "model", SHAPE, seed=8)
     names.append(stages_of(adoption, place / "model", place / "talks.jsonl")[-1].folder)
     (tmp_path / "model" / "chat_template.jinja").write_text("{{ messages }}")
     names.append(stages_of(adoption, place / "model", place / "talks.jsonl")[-1].folder)

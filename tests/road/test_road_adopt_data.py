@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from adopt_models import TOKENIZER
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,10 +17,8 @@ from herd.recipes.adopt import find_adoption
 from herd.road.adopt.compact import Compact
 from herd.road.adopt.data import dialogues_of, few_steps, pairs_of, within_epochs
 from herd.road.adopt.preview import preview
-from herd.text import Message, Tokenizer, encode_dialogue, show_dialogue
+from herd.text import Message, encode_dialogue, show_dialogue
 from herd.weights.hf import save_model
-
-TOKENIZER = Tokenizer.train(["after before letter "] * 20, 560)
 
 
 def adoption(recipe="sft", **changes) -> Adoption:

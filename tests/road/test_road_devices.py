@@ -6,36 +6,29 @@ from dataclasses import replace
 
 import pytest
 import torch
+from adopt_models import save_drawn, shape
 
 from herd.cli import main
 from herd.config import override
 from herd.devices import device_of
 from herd.errors import SettingError
 from herd.files import write_jsonl
-from herd.llama.config import LlamaConfig
-from herd.llama.init import init_weights
-from herd.llama.model import Llama
 from herd.recipes import find
 from herd.recipes.adopt import find_adoption, in_full
 from herd.road.adopt.graph import stages_of
 from herd.road.adopt.model import least_bytes, ready
 from herd.road.graph import herd_of
-from herd.text import Tokenizer
 from herd.train.optimiser import Optimiser
 from herd.weights.build import fitting_dtype, open_for_use
-from herd.weights.hf import save_model
 from herd.weights.registry import open_model
 
-TOKENIZER = Tokenizer.train(["after before letter "] * 20, 560)
-SHAPE = LlamaConfig(TOKENIZER.vocab_size, 64, 3, 4, 2, 128, max_seq_len=256, rope_scaling=None)
+SHAPE = shape(dim=64)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("devices")
-    model = Llama(SHAPE)
-    init_weights(model, 1, 0.1)
-    save_model(folder / "model", model, SHAPE, tokenizer=TOKENIZER, herd={})
+    save_drawn(folder / "model", SHAPE)
     talk = [{"role": "user", "content": "after a?"}, {"role": "assistant", "content": "b"}]
     write_jsonl(folder / "talks.jsonl", [{"messages": talk}] * 20)
     write_jsonl(folder / "tasks.jsonl", [])
