@@ -48,9 +48,9 @@ def _next(pulled: Pulled) -> str:
     """The command that this folder is ready for."""
     folder = pulled.folder
     if pulled.layout == "peft":
-        return f"herd train --help   (an adapter: it needs its base model beside {folder})"
+        return f"herd inspect {folder}   (an adapter: it opens over the base that it names)"
     if pulled.layout != "hf":
-        return f"herd convert {folder} {folder}-hf --to hf"
+        return f"herd chat {folder}   (or herd inspect, which tells what it is)"
     template = (folder / "chat_template.jinja").is_file() or "chat_template" in _text(folder / "tokenizer_config.json")
     return f"herd chat {folder}" if template else f"herd inspect {folder}   (a base model: it continues text)"
 
