@@ -23,8 +23,9 @@ from typing import Any
 
 import torch
 
-from bench.harness import Row, make_row, seconds
+from bench.harness import Row, make_row
 from herd.commands.quantize import quantize
+from herd.commands.rates import reading_rate
 from herd.files import write_json
 from herd.llama.config import LlamaConfig, llama31_8b
 from herd.weights.config_json import to_hf
@@ -60,12 +61,6 @@ def answer(program: str, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     print(f"# {program}: {json.dumps(found)}", file=sys.stderr, flush=True)
     return found
-
-
-def reading_rate() -> float:
-    """Bytes a second of plain reading from memory: the best of a few sums over 1 GB."""
-    block = torch.ones(2**27, dtype=torch.int64)
-    return block.nbytes / min(seconds(block.sum) for _ in range(5))
 
 
 def make_fp8(folder: Path, shape: LlamaConfig) -> int:

@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 
 from bench.harness import Row, make_row
-from bench.load import SHAPE_1B, TOKENS, answer, make_checkpoint, reading_rate
+from bench.load import SHAPE_1B, TOKENS, answer, make_checkpoint
 from bench.load_worker import PROMPT
+from herd.commands.rates import reading_rate
 from herd.llama.config import LlamaConfig, llama31_8b
 from herd.weights import llama_cpp
 from herd.weights.convert import convert

@@ -3,10 +3,10 @@
 import importlib.util
 
 import pytest
-import torch
 
+from herd import devices
 from herd.cli import main
-from herd.commands import doctor
+from herd.commands import doctor, rates
 from herd.llama.config import llama31_8b, llama31_405b
 
 
@@ -17,9 +17,9 @@ def test_sizes_are_those_of_the_files():
 
 
 def test_it_prints_what_the_machine_has(capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "reading_rate", lambda: 20e9)
-    monkeypatch.setattr(doctor, "multiplying_rate", lambda dtype: 3e11)
-    monkeypatch.setattr(doctor, "_free", lambda: 12 * 10**9)
+    monkeypatch.setattr(rates, "reading_rate", lambda: 20e9)
+    monkeypatch.setattr(rates, "matrix_rate", lambda dtype: 3e11)
+    monkeypatch.setattr(devices, "free_memory", lambda device: 12 * 10**9)
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
     for word in ("machine ", "torch ", "device ", "kernels ", "reads       20.0 GB/s", "float32 300 GFLOP/s"):
@@ -35,6 +35,6 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch):
     assert doctor.extras()["gguf"] == "missing, pip install 'herd[gguf]'"
 
 
-@pytest.mark.parametrize("measure", [doctor.reading_rate, lambda: doctor.multiplying_rate(torch.float32)])
+@pytest.mark.parametrize("measure", [rates.reading_rate, rates.matrix_rate])
 def test_rates_are_measured(measure):
     assert 1e8 < measure() < 1e16

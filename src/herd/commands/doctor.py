@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
-
     from herd.llama.config import LlamaConfig
 
 _EXTRAS = {  # name of an extra -> the modules that it installs
@@ -19,8 +16,6 @@ _EXTRAS = {  # name of an extra -> the modules that it installs
     "sentencepiece": ("sentencepiece",),
     "transformers": ("transformers", "compressed_tensors"),
 }
-_BLOCK = 2**29  # bytes that are read for the rate of reading: more than any cache but the largest servers'
-_SIDE = 2048  # of the matrices that are multiplied
 
 
 def doctor() -> int:
@@ -34,11 +29,12 @@ def lines() -> Iterator[str]:
     """What is printed, each line as soon as it is known."""
     import torch
 
-    from herd.devices import find_device
+    from herd.commands import rates
+    from herd.devices import find_device, free_memory
     from herd.kernels import status
     from herd.road.machine import machine
 
-    here, free = machine(), _free()
+    here, free = machine(), free_memory(torch.device("cpu"))
     memory = f", {here.memory_bytes / 2**30:.1f} GiB of memory" if here.memory_bytes else ""
     yield f"machine     {here.cpu}, {here.cores} cores{memory}, {free / 2**30:.1f} GiB free"
     yield f"torch       {here.torch}, {torch.get_num_threads()} threads"
@@ -46,10 +42,10 @@ def lines() -> Iterator[str]:
     find_device("auto", say=said.append)
     yield f"device      {said[0]}"
     yield f"kernels     {status()}"
-    rate = reading_rate()
+    rate = rates.reading_rate()
     yield f"reads       {rate / 1e9:.1f} GB/s from memory"
-    rates = {name: multiplying_rate(dtype) for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16))}
-    yield "multiplies  " + ", ".join(f"{name} {found / 1e9:,.0f} GFLOP/s" for name, found in rates.items())
+    single, half = rates.matrix_rate(torch.float32), rates.matrix_rate(torch.bfloat16)
+    yield f"multiplies  float32 {single / 1e9:,.0f} GFLOP/s, bf16 {half / 1e9:,.0f} GFLOP/s"
     yield from (f"extra       {name}: {state}" for name, state in extras().items())
     yield ""
     yield "on this CPU, one conversation, at the most (every token reads the weights once):"
@@ -93,38 +89,3 @@ def _table(rate: float, free: int) -> Iterator[str]:
 def _cell(form: str, size: int, rate: float, free: int) -> str:
     fits = f"{rate / size:.1f} tokens/s" if size <= free else "more than is free"
     return f"{form:5}{size / 1e9:6.1f} GB {fits}"
-
-
-def _free() -> int:
-    import torch
-
-    from herd.devices import free_memory
-
-    return free_memory(torch.device("cpu"))
-
-
-def reading_rate() -> float:
-    """Bytes a second of plain reading from memory, on torch's threads: the best of a few sums."""
-    import torch
-
-    size = min(_BLOCK, _free() // 4)
-    block = torch.ones(size // 8, dtype=torch.int64)
-    return block.nbytes / _best(block.sum)
-
-
-def multiplying_rate(dtype: torch.dtype) -> float:
-    """FLOP/s of a square matrix product: the best of a few."""
-    import torch
-
-    side = torch.randn(_SIDE, _SIDE, generator=torch.Generator().manual_seed(0)).to(dtype)
-    return 2 * _SIDE**3 / _best(lambda: side @ side)
-
-
-def _best(work: Callable[[], object], most_seconds: float = 0.7) -> float:
-    """Seconds of the fastest of a few calls."""
-    best, until = float("inf"), time.perf_counter() + most_seconds
-    while time.perf_counter() < until:
-        begin = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - begin)
-    return best

@@ -19,6 +19,11 @@ _CPU_SHARE = 0.45
 
 
 def show(recipe: Recipe, herd: Herd, folder: Path) -> None:
+    import torch
+
+    from herd.commands.rates import matrix_rate
+
+    torch.set_num_threads(cores() or 1)  # as the run will
     rate = matrix_rate()
     runner = Runner(folder)
     config = recipe.flagship.shape.config(recipe.tokenizer.vocab_size)
@@ -88,19 +93,3 @@ def cost(stage: Stage, recipe: Recipe) -> tuple[int, float]:
 
 def _tokens(settings: TrainSettings) -> int:
     return settings.steps * settings.batch_tokens
-
-
-def matrix_rate(seconds: float = 0.5) -> float:
-    """FLOP/s of a float32 matrix product on this machine, the best of what fits into `seconds`."""
-    import time
-
-    import torch
-
-    torch.set_num_threads(cores() or 1)
-    a, b = torch.randn(2048, 1024), torch.randn(1024, 1024)
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        started = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - started)
-    return 2 * 2048 * 1024 * 1024 / best
