@@ -12,7 +12,6 @@ from typing import TextIO
 from herd.errors import HerdError
 from herd.generate import Request, Sampling
 from herd.text import Message, StreamDecoder, Tokenizer, encode_prompt, parse_reply
-from herd.text.folder_template import differs
 
 HELP = """\
 /reset         forget the conversation (the system message stays)
@@ -48,7 +47,7 @@ def chat(
     said: list[str] = []
     model, tokenizer = open_for_use(model_folder, device, said.append)
     if tokenizer.foreign_format:
-        print(differs(tokenizer.foreign_format.differences), file=sys.stderr)
+        print(tokenizer.foreign_format.told(), file=sys.stderr)
     sampling = replace(sampling, stop_ids=tokenizer.stop_ids)
     talk = Conversation(Engine(model).stream, tokenizer, sampling, model.config.max_seq_len, stdout, system)
     if stdin.isatty():

@@ -11,7 +11,6 @@ from herd.errors import FormatError, InputError
 from herd.files import read_json, read_jsonl
 from herd.paddock import Task, task_from_dict
 from herd.recipe import SuiteSettings
-from herd.text.folder_template import differs
 
 
 def evaluate(model_folder: Path, tasks_file: Path | None, out: Path | None, device: str = "auto") -> int:
@@ -25,7 +24,7 @@ def evaluate(model_folder: Path, tasks_file: Path | None, out: Path | None, devi
     said: list[str] = []
     model, tokenizer = open_for_use(model_folder, device, said.append)
     if tokenizer.foreign_format:
-        print(differs(tokenizer.foreign_format.differences), file=sys.stderr)
+        print(tokenizer.foreign_format.told(), file=sys.stderr)
     path, settings = (tasks_file, SuiteSettings()) if tasks_file else _asked_before(model_folder)
     result = scores(model, tokenizer, _tasks(path), settings)
     table = Table(title=f"{model_folder} on {path}", caption="\n".join(said))

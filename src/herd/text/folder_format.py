@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from herd.errors import InputError
-from herd.text.folder_template import Difference, FolderTemplate, parting
+from herd.text.folder_template import Difference, FolderTemplate, differs, parting
 from herd.text.message import Message
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ class FolderFormat:
     def differences(self) -> tuple[Difference, ...]:
         """In what it differs from herd's own format."""
         return self._template.differences
+
+    def told(self, indent: str = "  ") -> str:
+        """The differences in words: a line that says what they mean, then one each after `indent`."""
+        return differs(self.differences, indent)
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of the conversation with an open assistant header."""

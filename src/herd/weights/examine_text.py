@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from herd.errors import HerdError
 from herd.files import read_json
-from herd.text.folder_template import differs
 from herd.weights.examination import DOWNLOAD, Examination, Fault
 from herd.weights.gguf_tokenizer import GgufTokenizer
 from herd.weights.registry import tokenizer_of
@@ -78,7 +77,7 @@ def _look_at_template(report: Examination, model: StoredModel) -> None:
         return  # said where the tokenizer is looked at
     try:
         if tokenizer.foreign_format is not None:
-            report.notes += differs(tokenizer.foreign_format.differences, indent="").split("\n")
+            report.notes += tokenizer.foreign_format.told(indent="").split("\n")
     except HerdError as error:
         report.wrong.append(Fault(error.message, error.mend))
 

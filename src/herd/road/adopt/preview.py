@@ -13,7 +13,6 @@ from herd.road.adopt.model import check_fit, least_bytes
 from herd.text import Tokenizer, show_dialogue
 from herd.text.chat import Dialogue, Kind
 from herd.text.datasets import load_prompts
-from herd.text.folder_template import differs
 from herd.train.pairs import Kinded, Preference
 from herd.train.sources import PackedRows
 from herd.weights.hf import load_config
@@ -27,7 +26,7 @@ def preview(adoption: Adoption, model: Path, data: Path) -> Iterator[str]:
     config, tokenizer = load_config(model), Tokenizer.load(model)
     check_fit(adoption, config, tokenizer, model)
     if tokenizer.foreign_format:
-        yield "template " + differs(tokenizer.foreign_format.differences, indent=" " * len("template "))
+        yield "template " + tokenizer.foreign_format.told(indent=" " * len("template "))
     if adoption.teacher and not adoption.teacher.folder:
         prompts = load_prompts(data, adoption.columns)
         yield f"data     {prompts.shown()}"

@@ -29,7 +29,6 @@ from herd.road.adopt.save import save
 from herd.road.adopt.teach import taught
 from herd.stages import Context
 from herd.text import Tokenizer
-from herd.text.folder_template import differs
 from herd.train.batch import Batch, BatchSource
 from herd.train.loop import less_memory, train
 from herd.train.objectives.distillation import Distillation
@@ -74,7 +73,7 @@ def _run(ctx: Context) -> Mapping[str, Any]:
         f"{size['learning']:,} parameters learn, {size['frozen']:,} are frozen in {size['frozen_bytes']:,} bytes"
     )
     if tokenizer.foreign_format:
-        ctx.progress.note(differs(tokenizer.foreign_format.differences))
+        ctx.progress.note(tokenizer.foreign_format.told())
     plan = _plan(ctx, settings, llama, tokenizer)
     for note in (*plan.notes, few_steps(plan.settings)):
         if note:
