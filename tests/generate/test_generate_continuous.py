@@ -48,11 +48,13 @@ def run(engine, requests):
     done, came = {}, {handle: [] for handle in handles}
     while engine.busy:
         step = engine.step()
-        for handle, token, logprob in step.sampled:
-            came[handle].append((token, logprob))
+        for one in step.sampled:
+            came[one.number].append(one)
         done.update(step.finished)
     for handle, completion in done.items():
-        assert tuple(came[handle]) == tuple(zip(completion.tokens, completion.logprobs, strict=True))
+        assert tuple(one.token for one in came[handle]) == completion.tokens
+        assert tuple(one.logprob for one in came[handle]) == completion.logprobs
+        assert tuple(one.top for one in came[handle] if one.top) == completion.top_logprobs
     return [done[handle] for handle in handles]
 
 
@@ -149,9 +151,10 @@ def test_candidates_share_their_prompt_and_later_requests_find_it(model):
     engine = Engine(model, scheduling=settings_of(max_running=16, token_budget=200))
     count = count_tokens(engine.continuous)
     first = Request(tuple(range(70)), Sampling(max_tokens=1))
-    run(engine, first.candidates(16))
+    assert [c.cached for c in run(engine, first.candidates(16))] == [0] + [70] * 15
     assert count() == 70
-    run(engine, [Request((*range(70), 1, 2), Sampling(max_tokens=1))])
+    [longer] = run(engine, [Request((*range(70), 1, 2), Sampling(max_tokens=1))])
+    assert longer.cached == 4 * PAGE
     assert count() == 70 + 72 - 4 * PAGE
     run(engine, [Request(tuple(range(1, 70)), Sampling(max_tokens=1))])
     assert count() == 70 + 72 - 4 * PAGE + 69

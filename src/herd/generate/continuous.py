@@ -3,7 +3,7 @@
     batch = Continuous(model, cache_tokens=65_536)
     number = batch.submit(request)
     while batch.busy:
-        step = batch.step()          # step.sampled: (number, token, logprob); step.finished: (number, Completion)
+        step = batch.step()          # step.sampled: Sampled(number, token, ...); step.finished: (number, Completion)
 
 One step is one pass over the tokens that the scheduler chose. Not thread-safe: who serves many callers takes turns.
 """
@@ -20,8 +20,8 @@ from herd.generate.extras import Extras, MakeDecoder
 from herd.generate.paged import with_pages
 from herd.generate.paged_cache import PagedCache
 from herd.generate.pages import Pages
-from herd.generate.protocol import Request
-from herd.generate.rows import Rows, Step
+from herd.generate.protocol import Request, Step
+from herd.generate.rows import Rows
 from herd.generate.sampling import prompt_logprobs
 from herd.generate.scheduler import Chunk, Plan, Scheduler
 from herd.generate.settings import SchedulerSettings
@@ -140,12 +140,12 @@ class Continuous:
         in_order = np.array_equal(which, np.arange(len(computed)))
         step = self._rows.step(logits_UV if in_order else logits_UV[which.tolist()], at)
         ended = {number for number, _ in step.finished}
-        for number, token, _ in step.sampled:
-            if number in ended:
-                del self._active[number]
-                self.scheduler.end(number)
-            else:
-                self.scheduler.record(number, token)
+        for number in ended:
+            del self._active[number]
+            self.scheduler.end(number)
+        for one in step.sampled:
+            if one.number not in ended:
+                self.scheduler.record(one.number, one.token)
         return step
 
     def _tell_prompt(self, chunk: Chunk, hidden_TD: torch.Tensor) -> None:
@@ -160,7 +160,8 @@ class Continuous:
         active = self._active[number]
         if active.row < 0:
             active.row = int(self._rows.free[0])
-            self._rows.admit(active.row, number, active.request, active.limit, active.extras)
+            cached = self.scheduler.cached(number)
+            self._rows.admit(active.row, number, active.request, active.limit, active.extras, cached)
         return active.row
 
     def _limit(self, request: Request) -> int:

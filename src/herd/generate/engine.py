@@ -25,8 +25,7 @@ from herd.devices import memory_errors
 from herd.errors import InputError, SettingError
 from herd.generate.continuous import PAGE, Continuous
 from herd.generate.extras import check_stop
-from herd.generate.protocol import SILENT, Completion, Request
-from herd.generate.rows import Step
+from herd.generate.protocol import SILENT, Completion, Request, Step
 from herd.generate.settings import SchedulerSettings
 from herd.generate.slots import PREFILL_TOKENS, Slots
 from herd.llama.model import Llama
@@ -91,7 +90,7 @@ class Engine:
         return self.continuous.submit(request, priority=priority)
 
     def step(self) -> Step:
-        """One pass over what was submitted: (handle, token, logprob) of each token, and the completions that ended."""
+        """One pass over what was submitted: the tokens that it sampled, and the completions that ended."""
         return self.continuous.step()
 
     def cancel(self, handle: int) -> bool:
@@ -132,8 +131,8 @@ class Engine:
             ):  # not around the yield: the caller's code is the caller's business
                 step = slots.step()
                 finished = bool(step.finished)
-            _, token, logprob = step.sampled[0]
-            yield token, logprob
+            one = step.sampled[0]
+            yield one.token, one.logprob
             if not finished:
                 with memory_errors(_LESS), torch.inference_mode():
                     slots.advance()

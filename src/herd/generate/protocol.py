@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from herd.errors import SettingError
 from herd.progress import Progress, Silent
@@ -144,6 +144,25 @@ class Completion:
     top_logprobs: tuple[Alternatives, ...] = ()  # one a token, where they were asked for
     prompt_logprobs: tuple[float, ...] = ()  # one for each id of the prompt but the first, where they were asked for
     prompt_top_logprobs: tuple[Alternatives, ...] = ()  # the same, where both were asked for
+    cached: int = 0  # ids of the prompt that were not computed for this request: another's pages held them
+
+
+class Sampled(NamedTuple):
+    """One token of a request under way."""
+
+    number: int  # the request's
+    token: int
+    logprob: float
+    top: Alternatives  # as many as the request asks for
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of an engine did: the tokens it sampled, those of one request in their order (several where drafts
+    were accepted), and the requests that ended."""
+
+    sampled: list[Sampled]
+    finished: list[tuple[int, Completion]]
 
 
 class Generator(Protocol):

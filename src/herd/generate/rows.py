@@ -6,7 +6,6 @@ Nothing here knows a model or a cache: logits come in, tokens and finished compl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,19 +14,11 @@ from torch import Tensor
 
 from herd.generate.edits import apply_edits
 from herd.generate.extras import Extras
-from herd.generate.protocol import Alternatives, Completion, Request
+from herd.generate.protocol import Alternatives, Completion, Request, Sampled, Step
 from herd.generate.sampling import Chances, alternatives, sample, uniforms
 
 FREE = -1
 Indices = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step did: (request number, token, logprob) of every row in use, and the requests that ended."""
-
-    sampled: list[tuple[int, int, float]]
-    finished: list[tuple[int, Completion]]
 
 
 class Rows:
@@ -44,6 +35,7 @@ class Rows:
             ("top_k", np.int64),
             ("min_p", np.float32),
             ("seed", np.uint64),
+            ("cached", np.int64),  # ids of the prompt that were not computed for it
         ]
         self.table = np.zeros(count, dtype=np.dtype(fields, align=True))  # aligned: torch reads the columns in place
         self._stops_BS = np.full((count, 1), FREE)  # wider where a request has more stop ids
@@ -65,14 +57,16 @@ class Rows:
         last: Indices = self._tokens_BT[np.arange(len(self)), np.maximum(self.table["new"] - 1, 0)]
         return last
 
-    def admit(self, row: int, number: int, request: Request, limit: int, extras: Extras | None = None) -> None:
-        """Give a free row to a request that may get `limit` tokens."""
+    def admit(
+        self, row: int, number: int, request: Request, limit: int, extras: Extras | None = None, cached: int = 0
+    ) -> None:
+        """Give a free row to a request that may get `limit` tokens, and found `cached` of its prompt computed."""
         how = request.sampling
         missing = len(how.stop_ids) - self._stops_BS.shape[1]
         if missing > 0:
             self._stops_BS = np.pad(self._stops_BS, ((0, 0), (0, missing)), constant_values=FREE)
         self._stops_BS[row, : len(how.stop_ids)] = how.stop_ids
-        settings = (how.temperature, how.top_p, how.top_k, how.min_p, how.seed % 2**64)
+        settings = (how.temperature, how.top_p, how.top_k, how.min_p, how.seed % 2**64, cached)
         self.table[row] = (number, len(request.prompt), 0, limit, *settings)
         if extras is not None:
             self._extras[row] = extras
@@ -98,13 +92,16 @@ class Rows:
         rows["new"] += used
         self.table["new"][at] = rows["new"]
         stopped = (tokens_B[:, None] == self._stops_BS[at]).any(axis=1)
+        tops: dict[int, Alternatives] = {}
         if extras:
-            _tell_alternatives(logits_BV, extras)
+            tops = _tell_alternatives(logits_BV, extras)
             for i, extra in extras:
                 stopped[i] |= extra.push(int(tokens_B[i]), bool(stopped[i]))
         ended = np.flatnonzero(used & (stopped | (rows["new"] >= rows["limit"])))
         owners_B = rows["owner"]
-        sampled = list(zip(owners_B[used].tolist(), tokens_B[used].tolist(), logprobs_B[used].tolist(), strict=True))
+        told = [tops.get(i, ()) for i in np.flatnonzero(used).tolist()]
+        each = zip(owners_B[used].tolist(), tokens_B[used].tolist(), logprobs_B[used].tolist(), told, strict=True)
+        sampled = [Sampled(*one) for one in each]
         finished = [(int(owners_B[i]), self._completion(int(at[i]), bool(stopped[i]))) for i in ended]
         self.release(at[ended])
         return Step(sampled, finished)
@@ -132,7 +129,8 @@ class Rows:
         n_new = self.table["new"][row]
         tokens, logprobs = self._tokens_BT[row, :n_new].tolist(), self._logprobs_BT[row, :n_new].tolist()
         more = self._extras[row].completion_fields() if row in self._extras else {}
-        return Completion(tuple(tokens), tuple(logprobs), "stop" if stopped else "length", **more)
+        cached = int(self.table["cached"][row])
+        return Completion(tuple(tokens), tuple(logprobs), "stop" if stopped else "length", cached=cached, **more)
 
 
 def _chances(rows: NDArray[np.void]) -> Chances:
@@ -157,10 +155,15 @@ def _edited(logits_BV: Tensor, extras: Sequence[tuple[int, Extras]]) -> tuple[Te
     return rows_R, logits_RV
 
 
-def _tell_alternatives(logits_BV: Tensor, extras: Sequence[tuple[int, Extras]]) -> None:
+def _tell_alternatives(logits_BV: Tensor, extras: Sequence[tuple[int, Extras]]) -> dict[int, Alternatives]:
+    """Tell the rows that want alternatives theirs; the same by the row of the logits."""
     wanting = [(i, extra) for i, extra in extras if extra.n_top]
-    if wanting:
-        most = max(extra.n_top for _, extra in wanting)
-        rows = torch.tensor([i for i, _ in wanting], device=logits_BV.device)
-        for (_, extra), found in zip(wanting, alternatives(logits_BV[rows], most), strict=True):
-            extra.top.append(found[: extra.n_top])
+    if not wanting:
+        return {}
+    most = max(extra.n_top for _, extra in wanting)
+    rows = torch.tensor([i for i, _ in wanting], device=logits_BV.device)
+    tops = {}
+    for (i, extra), found in zip(wanting, alternatives(logits_BV[rows], most), strict=True):
+        tops[i] = found[: extra.n_top]
+        extra.top.append(tops[i])
+    return tops

@@ -66,6 +66,7 @@ class Job:
     share: bool
     table: Table = field(default_factory=Table)
     reserved: int = 0  # pages of `worst` that it may still take
+    cached: int = 0  # tokens of the prompt that others computed
 
     @property
     def decodes(self) -> bool:
@@ -138,6 +139,10 @@ class Scheduler:
             budget -= n_tokens
         return Plan(copies, chunks)
 
+    def cached(self, number: int) -> int:
+        """Tokens of a running request's prompt that were not computed for it, because their pages were known."""
+        return self._running[number].cached
+
     def tokens(self, chunk: Chunk) -> list[int]:
         """The tokens that a chunk computes."""
         return self._running[chunk.number].tokens[chunk.start : chunk.stop]
@@ -193,7 +198,7 @@ class Scheduler:
             number = oldest if self._passed + 1 >= self.settings.patience else self._first()
             job = self._waiting[number]
             job.table = self.pool.begin(job.tokens) if job.share else Table()
-            job.reserved = job.worst - len(job.table.pages)
+            job.reserved, job.cached = job.worst - len(job.table.pages), job.table.length
             if self._reserved + job.reserved > self.pool.available:
                 self.pool.drop(job.table)
                 return
@@ -221,7 +226,9 @@ class Scheduler:
         """Whether the next page of a prompt is being computed for an earlier one; if not, its pages are claimed."""
         if not job.share:
             return False
-        self._take(job, self.pool.follow(job.table, job.tokens))
+        found = self.pool.follow(job.table, job.tokens)
+        job.cached += found * self.pool.size
+        self._take(job, found)
         if job.digest in claimed:
             return True
         keys = list(self.pool.keys(job.table, job.tokens))  # of the pages that are still to be computed
@@ -240,6 +247,6 @@ class Scheduler:
         ]
         for twin in twins:
             self.pool.drop(twin.table)
-            twin.table = self.pool.fork(leader.table)
+            twin.table, twin.cached = self.pool.fork(leader.table), twin.n_prompt
             self._take(twin, twin.reserved - (twin.worst - twin.table.length // self.pool.size))
         return twins

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from herd.generate.extras import Extras, MakeDecoder
-from herd.generate.protocol import Request
-from herd.generate.rows import FREE, Rows, Step
+from herd.generate.protocol import Request, Step
+from herd.generate.rows import FREE, Rows
 from herd.generate.sampling import prompt_logprobs
 from herd.llama.cache import KVCache
 from herd.llama.model import Llama
