@@ -15,6 +15,9 @@ _EXTRAS = {  # name of an extra -> the modules that it installs
     "gguf": ("gguf",),
     "sentencepiece": ("sentencepiece",),
     "transformers": ("transformers", "compressed_tensors"),
+    "grammar": ("llguidance",),
+    "serve": ("fastapi", "uvicorn", "prometheus_client", "llguidance"),
+    "vllm": ("vllm",),
 }
 
 
