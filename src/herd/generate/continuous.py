@@ -69,6 +69,10 @@ class Continuous:
     def busy(self) -> bool:
         return self.scheduler.busy
 
+    def has(self, number: int) -> bool:
+        """Whether a request runs or waits. One that a failed step ended does not."""
+        return number in self._active
+
     def bytes_of(self, request: Request) -> int:
         """Bytes of keys and values that a request can come to need; beginnings shared with others count here too."""
         pages = self.scheduler.pages_of(len(request.prompt), self._limit(request))

@@ -93,6 +93,10 @@ class Engine:
         """One pass over what was submitted: the tokens that it sampled, and the completions that ended."""
         return self.continuous.step()
 
+    def has(self, handle: int) -> bool:
+        """Whether a request that was submitted runs or waits still."""
+        return self.continuous.has(handle)
+
     def cancel(self, handle: int) -> bool:
         """Nobody wants this request any more, waiting or running; False if it is not there."""
         return self.continuous.cancel(handle)

@@ -89,6 +89,14 @@ class Scheduler:
     def busy(self) -> bool:
         return bool(self._running or self._waiting)
 
+    @property
+    def n_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def n_waiting(self) -> int:
+        return len(self._waiting)
+
     def pages_of(self, n_prompt: int, limit: int) -> int:
         """Pages that a request can come to need. The last token sampled is never computed."""
         return self.pool.needed(n_prompt + limit - 1)
