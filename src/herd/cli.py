@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     _recipes(_command(commands, "recipes", "the recipes there are, or one of them in full", "recipes nano"))
     _train(_command(commands, "train", "fine-tune an adopted model", "train sft --model llama-8b --data talks.jsonl"))
     _chat(_command(commands, "chat", "talk to a model in the terminal", "chat runs/nano/flagship --system 'Be brief.'"))
+    _serve(_command(commands, "serve", "a model behind OpenAI's API, and a page to chat", "serve llama --port 8000"))
     _evaluate(_command(commands, "evaluate", "a model on a suite of tasks", "evaluate runs/nano/flagship"))
     _quantize(_command(commands, "quantize", "BF16 to FP8, as released", "quantize runs/nano/flagship flagship-fp8"))
     _convert(_command(commands, "convert", "a model from one format to another", "convert original model --to hf"))
@@ -176,6 +177,57 @@ def _chat(command: argparse.ArgumentParser) -> None:
     command.set_defaults(call=call)
 
 
+def _serve(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", type=Path, help="a model folder or file")
+    command.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
+    command.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
+    command.add_argument("--served-name", default="", metavar="NAME", help="what clients call the model")
+    command.add_argument(
+        "--api-key", action="append", default=[], metavar="KEY", help="clients must send; `ps` shows it"
+    )
+    command.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys, one a line; HERD_API_KEY works too")
+    command.add_argument("--no-key", action="store_true", help="let everybody in who reaches --host")
+    command.add_argument("--max-running", type=int, default=32, metavar="N", help="requests computed at once")
+    command.add_argument("--max-queue", type=int, default=256, metavar="N", help="requests that wait; more get 429")
+    command.add_argument("--max-prompt-tokens", type=int, default=0, metavar="N", help="0: as many as fit")
+    command.add_argument("--cache-gb", type=float, default=0.0, metavar="GB", help="for keys and values")
+    command.add_argument("--cache-tokens", type=int, default=0, metavar="N", help="the same, in positions")
+    command.add_argument(
+        "--cors", action="append", default=[], metavar="ORIGIN", help="pages of https://SITE may call; '*' is any"
+    )
+    command.add_argument(
+        "--allowed-host", action="append", default=[], metavar="NAME", help="names that the server answers to"
+    )
+    _device(command)
+
+    def call(options: argparse.Namespace) -> int:
+        from herd.commands.serve import Asked, serve
+        from herd.serve.settings import ServeSettings
+
+        settings = ServeSettings(
+            name=options.served_name or options.model.resolve().name,
+            host=options.host,
+            port=options.port,
+            origins=tuple(options.cors),
+            hosts=tuple(options.allowed_host),
+            max_running=options.max_running,
+            max_queue=options.max_queue,
+            max_prompt_tokens=options.max_prompt_tokens,
+        )
+        asked = Asked(
+            model=options.model,
+            device=options.device,
+            cache_tokens=options.cache_tokens,
+            cache_gb=options.cache_gb,
+            api_keys=tuple(options.api_key),
+            api_key_file=options.api_key_file,
+            open_to_all=options.no_key,
+        )
+        return serve(asked, settings)
+
+    command.set_defaults(call=call)
+
+
 def _evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", type=Path, help="a model folder")
     command.add_argument(
@@ -195,11 +247,18 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
 def _quantize(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", type=Path, help="a BF16 model folder")
     command.add_argument("out", type=Path, help="the folder to write (compressed-tensors FP8)")
+    command.add_argument(
+        "--policy",
+        default="paper",
+        metavar="NAME",
+        help="paper (default: feed-forward, first and last layer kept), all-linear (attention too, every layer), "
+        "all (the output head too)",
+    )
 
     def call(options: argparse.Namespace) -> int:
         from herd.commands.quantize import quantize
 
-        return quantize(options.model, options.out)
+        return quantize(options.model, options.out, options.policy)
 
     command.set_defaults(call=call)
 

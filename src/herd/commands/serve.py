@@ -1,0 +1,114 @@
+"""`herd serve`: a model behind OpenAI's API and a page to chat with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from herd.errors import InputError, MissingExtraError, SettingError
+from herd.serve.settings import ServeSettings
+
+KEY_VARIABLE = "HERD_API_KEY"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says, besides the settings of the server."""
+
+    model: Path
+    device: str = "auto"
+    cache_tokens: int = 0
+    cache_gb: float = 0.0
+    api_keys: tuple[str, ...] = ()
+    api_key_file: Path | None = None
+    open_to_all: bool = False  # other hosts than loopback without a key
+
+
+def serve(asked: Asked, settings: ServeSettings) -> int:
+    """Load, listen, and answer until told to stop."""
+    keys = keys_of(asked)
+    check_exposure(settings, keys, asked.open_to_all)
+    try:
+        from herd.serve.app import create_app
+        from herd.serve.server import address, listen, make_server
+    except ImportError as error:
+        raise MissingExtraError(error.name or "fastapi", "serve") from error
+    from herd.serve.engine_backend import EngineBackend
+    from herd.serve.loading import ModelSettings, load
+
+    chosen = ModelSettings(asked.model, asked.device, asked.cache_tokens, asked.cache_gb)
+    listening = listen(settings)
+    url = address(listening)
+    failure: list[BaseException] = []
+
+    def failed(error: BaseException) -> None:
+        failure.append(error)
+        server.stop()
+
+    def loaded() -> None:
+        _say_ready(url, settings, keys, backend.served.remarks)
+
+    backend = EngineBackend(
+        lambda: load(chosen, settings),
+        most=settings.max_running + settings.max_queue,
+        on_ready=loaded,
+        on_failure=failed,
+    )
+    server = make_server(create_app(backend, settings, keys), backend, settings)
+    print(f"herd: loading {asked.model}, to be reached at {url}", file=sys.stderr)
+    server.run(sockets=[listening])
+    if failure:
+        raise failure[0]
+    return 0
+
+
+def keys_of(asked: Asked) -> tuple[str, ...]:
+    """Keys of the command line, of a file (one a line) and of the environment."""
+    keys = list(asked.api_keys)
+    if keys:
+        print(
+            f"herd: a key on the command line is shown to everybody on this machine by `ps`; "
+            f"--api-key-file or {KEY_VARIABLE} keep it",
+            file=sys.stderr,
+        )
+    if asked.api_key_file is not None:
+        keys += _read_keys(asked.api_key_file)
+    keys += [key for key in os.environ.get(KEY_VARIABLE, "").split(",") if key.strip()]
+    keys = [key.strip() for key in keys]
+    if not all(key and key.isprintable() and key.isascii() for key in keys):
+        raise SettingError("an API key is empty or holds other than printable ASCII characters", where="api-key")
+    return tuple(dict.fromkeys(keys))
+
+
+def _read_keys(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the file of API keys cannot be read: {error}", where=str(path)) from error
+    keys = [line for line in lines if line.strip() and not line.startswith("#")]
+    if not keys:
+        raise InputError("the file of API keys holds none", where=str(path), mend="write one key a line")
+    return keys
+
+
+def check_exposure(settings: ServeSettings, keys: tuple[str, ...], open_to_all: bool) -> None:
+    """Raises SettingError for a server that others can reach and that asks for no key."""
+    if settings.is_loopback or keys:
+        return
+    if not open_to_all:
+        raise SettingError(
+            f"on {settings.host} others can reach the server, and it would ask for no key",
+            where="host",
+            mend=f"set {KEY_VARIABLE}, give --api-key-file, or say --no-key if everybody may use it",
+        )
+    print(f"herd: WARNING: everybody who reaches {settings.host}:{settings.port} may use this model", file=sys.stderr)
+
+
+def _say_ready(url: str, settings: ServeSettings, keys: tuple[str, ...], remarks: tuple[str, ...]) -> None:
+    print(f"herd serves {settings.name} at {url}", file=sys.stderr)
+    for remark in remarks:
+        print(f"  {remark}", file=sys.stderr)
+    asks = f"one of {len(keys)} keys is asked for" if keys else "no key is asked for"
+    print(f"  chat at {url}/, the API at {url}/v1, {asks}; Ctrl-C stops", file=sys.stderr)

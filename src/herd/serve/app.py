@@ -1,0 +1,95 @@
+"""The server as an ASGI app over a backend. Nothing is loaded or listened to here.
+
+app = create_app(backend, ServeSettings(name="nano"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from herd import __version__
+from herd.errors import HerdError
+from herd.serve import chat_routes, health
+from herd.serve.backend import Backend
+from herd.serve.choices import GoneError
+from herd.serve.guard import Guard
+from herd.serve.metrics import Metrics
+from herd.serve.page_files import mount_page
+from herd.serve.replies import ApiError, as_api_error
+from herd.serve.service import Service
+from herd.serve.settings import ServeSettings
+
+PAGE = Path(__file__).parent / "page"
+_ABOUT = "A model of herd behind OpenAI's API. What differs and what is not supported: docs/serving.md."
+
+
+def create_app(backend: Backend, settings: ServeSettings, keys: Sequence[str] = ()) -> FastAPI:
+    """The app; its lifespan starts and stops the backend. `keys`: one of them is asked of every request, if any."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await backend.start()
+        yield
+        await backend.stop()
+
+    app = FastAPI(
+        title="herd",
+        version=__version__,
+        description=_ABOUT,
+        lifespan=lifespan,
+        docs_url=None,  # both load scripts from elsewhere
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    metrics = Metrics(backend)
+    app.state.service = Service(backend, settings, metrics)
+    for routes in (chat_routes, health):
+        app.include_router(routes.router)
+    mount_page(app, PAGE)
+    _handle_errors(app)
+    app.add_middleware(Guard, settings=settings, metrics=metrics, keys=keys)
+    return app
+
+
+def _handle_errors(app: FastAPI) -> None:
+    """Every error in OpenAI's form."""
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        return as_api_error(error).response()
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return _as_refusal(error).response()
+
+    async def plain(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return ApiError(error.status_code, str(error.detail)).response()
+
+    async def gone(request: Request, error: Exception) -> Response:
+        return Response(status_code=499)  # nobody reads it
+
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, plain)
+    app.add_exception_handler(GoneError, gone)
+    for kind in (ApiError, HerdError):
+        app.add_exception_handler(kind, refuse)
+
+
+def _as_refusal(error: RequestValidationError) -> ApiError:
+    """The first thing that is wrong with a body, and where."""
+    first: dict[str, Any] = error.errors()[0]
+    place = [str(part) for part in first.get("loc", ()) if part != "body"]
+    param = ".".join(place)[:200] or None
+    said = str(first.get("msg", "the request is malformed"))[:500]
+    if first.get("type") == "json_invalid":
+        return ApiError(400, "the body is not JSON", code="invalid_json")
+    return ApiError(400, f"{param}: {said}" if param else said, param=param, code="invalid_request")

@@ -1,0 +1,286 @@
+"""The embedded engine as a `Backend`: one thread owns it, the event loop gets its tokens a step at a time.
+
+The thread takes what it is asked (submit, cancel, embed) between two steps; after each step it hands the whole step
+over with one call. So the engine never waits for a client, and an idle engine costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from herd.errors import BusyError, HerdError
+from herd.generate.engine import Engine
+from herd.generate.protocol import Completion, Request, Step
+from herd.serve.backend import ComputeError, Ended, Load, NotReadyError, Said, Served
+
+T = TypeVar("T")
+Embed = Callable[[Sequence[Sequence[int]]], Iterator[list[float] | None]]
+log = logging.getLogger("herd.serve")
+_NOT_READY = "the model is being loaded"
+_STOPPING = "the server is stopping"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What `load` gives. `embed` yields None where other work may come first, and a vector for each prompt."""
+
+    engine: Engine
+    served: Served
+    embed: Embed
+
+
+@dataclass(eq=False)
+class _Answers:
+    """Implements `Answers`; used on the event loop alone, but for `handles`, which the engine's thread fills."""
+
+    backend: EngineBackend
+    count: int
+    handles: dict[int, int] = field(default_factory=dict)  # index -> the engine's number
+    open: set[int] = field(default_factory=set)
+    events: list[Said | Ended] = field(default_factory=list)
+    error: BaseException | None = None
+    waiter: asyncio.Future[None] | None = None
+
+    async def __aiter__(self) -> AsyncIterator[list[Said | Ended]]:
+        while True:
+            if self.events:
+                events, self.events = self.events, []
+                yield events
+            elif self.error is not None:
+                raise self.error
+            elif not self.open:
+                return
+            else:
+                self.waiter = asyncio.get_running_loop().create_future()
+                await self.waiter
+
+    def cancel(self, index: int | None = None) -> None:
+        for one in [index] if index is not None else list(self.open):
+            if one in self.open:
+                self.close(one)
+                self.backend.cancel(self, one)
+        self.wake()
+
+    def close(self, index: int) -> None:
+        self.open.discard(index)
+        self.backend.closed()
+
+    def fail(self, error: BaseException) -> None:
+        if self.open:
+            self.error = error
+            self.cancel()
+
+    def wake(self) -> None:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class EngineBackend:
+    """Implements `Backend` over what `load` returns; `load` runs in the engine's thread.
+
+    most: requests that may run and wait at once. on_ready and on_failure are called on the event loop's thread when
+    the model is there, or could not be loaded.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Loaded],
+        *,
+        most: int,
+        on_ready: Callable[[], None] | None = None,
+        on_failure: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self._load, self._most, self._on_ready, self._on_failure = load, most, on_ready, on_failure
+        self._loaded: Loaded | None = None
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._owners: dict[int, tuple[_Answers, int]] = {}  # by the engine's number
+        self._live = 0  # requests that run or wait
+        self._draining = False
+        self._stats = Load()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self) -> None:
+        self.drain()
+        for answers, _ in list(self._owners.values()):
+            answers.fail(NotReadyError(_STOPPING, mend="send it to another server, or again later"))
+        self._commands.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def drain(self) -> None:
+        self._draining = True
+
+    @property
+    def served(self) -> Served:
+        return self._ready().served
+
+    @property
+    def load(self) -> Load:
+        return self._stats
+
+    def submit(self, requests: Sequence[Request]) -> _Answers:
+        loaded = self._ready()
+        if self._live + len(requests) > self._most:
+            raise BusyError(f"{self._live} requests run or wait already", mend="try again later")
+        answers = _Answers(self, len(requests), open=set(range(len(requests))))
+        self._live += len(requests)
+        self._commands.put(lambda: self._submit(loaded.engine, answers, requests))
+        return answers
+
+    def cancel(self, answers: _Answers, index: int) -> None:
+        """The request is closed already; the engine is told."""
+        self._commands.put(lambda: self._cancel(answers, index))
+
+    def closed(self) -> None:
+        self._live -= 1
+
+    async def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+        loaded = self._ready()
+        done: asyncio.Future[list[list[float]]] = self._loop.create_future()
+        self._commands.put(lambda: self._embed_next(loaded.embed(prompts), [], done))
+        return await done
+
+    def _ready(self) -> Loaded:
+        if self._draining:
+            raise NotReadyError(_STOPPING, mend="send it to another server, or again later")
+        if self._loaded is None:
+            raise NotReadyError(_NOT_READY, mend="try again in a moment")
+        return self._loaded
+
+    # On the engine's thread.
+
+    def _run(self) -> None:
+        try:
+            self._loaded = loaded = self._load()
+        except BaseException as error:
+            if self._on_failure is None:
+                log.error("the model could not be loaded: %s", error)
+            else:
+                self._tell(self._on_failure, error)
+            return
+        if self._on_ready is not None:
+            self._tell(self._on_ready)
+        while self._obey(wait=not loaded.engine.busy):
+            if loaded.engine.busy:
+                self._step(loaded.engine)
+
+    def _obey(self, *, wait: bool) -> bool:
+        """Do what was asked since the last step; False to stop. With `wait` there is nothing else to do until then.
+
+        What is asked meanwhile waits for the next time: a long embedding asks for its own next part.
+        """
+        for _ in range(max(self._commands.qsize(), int(wait))):
+            command = self._commands.get()
+            if command is None:
+                return False
+            command()
+        return True
+
+    def _step(self, engine: Engine) -> None:
+        try:
+            step = engine.step()
+        except BaseException as error:  # the engine has ended the requests in the step; the others go on
+            log.exception("a step of the engine failed")
+            gone = [number for number in list(self._owners) if not engine.has(number)]
+            self._tell(self._failed, gone, error)
+        else:
+            self._measure(engine)
+            self._tell(self._deliver, step)
+
+    def _measure(self, engine: Engine) -> None:
+        scheduler = engine.continuous.scheduler
+        pool = scheduler.pool
+        self._stats = Load(scheduler.n_running, scheduler.n_waiting, pool.count, pool.count - pool.available)
+
+    def _submit(self, engine: Engine, answers: _Answers, requests: Sequence[Request]) -> None:
+        for index, request in enumerate(requests):
+            if index not in answers.open:  # nobody wants it any more
+                continue
+            try:
+                number = engine.submit(request)
+            except Exception as error:
+                self._tell(answers.fail, error)
+                return
+            answers.handles[index] = number
+            self._owners[number] = (answers, index)
+
+    def _cancel(self, answers: _Answers, index: int) -> None:
+        number = answers.handles.pop(index, None)
+        if number is not None:
+            self._owners.pop(number, None)
+            assert self._loaded is not None
+            self._loaded.engine.cancel(number)
+            self._measure(self._loaded.engine)
+
+    def _embed_next(
+        self, parts: Iterator[list[float] | None], found: list[list[float]], done: asyncio.Future[list[list[float]]]
+    ) -> None:
+        """Compute the next part of some embeddings, and queue the rest behind what else was asked."""
+        if done.cancelled():
+            return
+        try:
+            part = next(parts)
+        except StopIteration:
+            self._tell(_settle, done, found, None)
+        except Exception as error:
+            log.exception("an embedding failed")
+            self._tell(_settle, done, found, _as_compute_error(error))
+        else:
+            more = found if part is None else [*found, part]
+            self._commands.put(lambda: self._embed_next(parts, more, done))
+
+    def _tell(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call on the event loop's thread; when that is gone there is nobody to tell."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    # On the event loop's thread.
+
+    def _deliver(self, step: Step) -> None:
+        touched: dict[_Answers, None] = {}
+        for number, token, logprob, top in step.sampled:
+            owner = self._owners.get(number)
+            if owner is not None and owner[1] in owner[0].open:
+                answers, index = owner
+                answers.events.append(Said(index, token, logprob, top))
+                touched[answers] = None
+        for number, completion in step.finished:
+            self._end(number, completion, touched)
+        for answers in touched:
+            answers.wake()
+
+    def _end(self, number: int, completion: Completion, touched: dict[_Answers, None]) -> None:
+        owner = self._owners.pop(number, None)
+        if owner is not None and owner[1] in owner[0].open:
+            answers, index = owner
+            answers.events.append(Ended(index, completion))
+            answers.close(index)
+            touched[answers] = None
+
+    def _failed(self, gone: Sequence[int], error: BaseException) -> None:
+        for number in gone:  # those that ended before the failure have been delivered by now
+            if number in self._owners:
+                answers, _ = self._owners.pop(number)
+                answers.fail(_as_compute_error(error))
+
+
+def _settle(done: asyncio.Future[T], value: T, error: BaseException | None) -> None:
+    if not done.done():
+        done.set_exception(error) if error else done.set_result(value)
+
+
+def _as_compute_error(error: BaseException) -> ComputeError:
+    """What a client may know of a failure: the sentence of an error of herd's, and nothing of any other."""
+    if isinstance(error, HerdError):
+        return ComputeError(error.message, mend=error.mend)
+    return ComputeError("the engine failed while computing this request", mend="the server's log has the cause")

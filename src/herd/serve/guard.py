@@ -1,0 +1,160 @@
+"""Who may ask, and how much: host, origin, key, body size. Plain ASGI, before anything is parsed.
+
+- Host: a server on loopback answers to loopback names only, or a page elsewhere could reach it under a name of its own
+  that resolves to 127.0.0.1 (DNS rebinding).
+- Origin: a browser names the page that asks; pages of other sites are refused unless CORS names them.
+- Key: compared in constant time, all keys each time.
+- Body: refused by its Content-Length where that says enough, else while it is read; slow ones are given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from herd.serve.metrics import Metrics
+from herd.serve.replies import ApiError
+from herd.serve.settings import LOOPBACK, ServeSettings
+
+OPEN_PATHS = ("/health", "/page/", "/favicon.ico")  # answered without a key; the page asks for one
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Guard:
+    """The outermost layer of the app."""
+
+    def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics, keys: Sequence[str]) -> None:
+        self._app, self._settings, self._metrics = app, settings, metrics
+        self._keys = [key.encode() for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        send = self._finishing(scope, headers, send)
+        try:
+            self._check(scope, headers)
+            if self._is_preflight(scope, headers):
+                await send({"type": "http.response.start", "status": 204, "headers": []})
+                await send({"type": "http.response.body", "body": b""})
+                return
+            receive = self._limited(headers, receive)
+        except ApiError as error:
+            await error.response()(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        self._check_host(headers)
+        self._check_origin(headers)
+        path: str = scope["path"]
+        is_open = path == "/" or path.startswith(OPEN_PATHS) or self._is_preflight(scope, headers)
+        if self._keys and not is_open:
+            self._check_key(headers)
+        length = headers.get("content-length", "0")
+        if not (length.isascii() and length.isdigit()) or int(length[:20]) > self._settings.max_body_bytes:
+            raise _too_large(self._settings)
+
+    def _check_host(self, headers: Headers) -> None:
+        hosts = self._settings.hosts or (LOOPBACK if self._settings.is_loopback else ())
+        name = _host_of(headers.get("host", ""))
+        if hosts and name not in hosts and not (hosts is LOOPBACK and name.startswith("127.")):
+            raise ApiError(403, f"this server does not answer to the name {name[:100]!r}", code="wrong_host")
+
+    def _check_origin(self, headers: Headers) -> None:
+        origin = headers.get("origin")
+        if origin is None or self._allows(origin):
+            return
+        if urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+            raise ApiError(403, "pages of other sites may not ask this server", code="wrong_origin")
+
+    def _check_key(self, headers: Headers) -> None:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        offered = given.strip().encode("utf-8", errors="replace") if scheme.lower() == "bearer" else b""
+        matches = [hmac.compare_digest(offered, key) for key in self._keys]
+        if not any(matches):
+            said = "the API key is wrong" if offered else "no API key; send Authorization: Bearer KEY"
+            raise ApiError(401, said, code="invalid_api_key")
+
+    def _allows(self, origin: str) -> bool:
+        return "*" in self._settings.origins or origin in self._settings.origins
+
+    def _is_preflight(self, scope: Scope, headers: Headers) -> bool:
+        return scope["method"] == "OPTIONS" and "access-control-request-method" in headers and self._cors(headers) != {}
+
+    def _cors(self, headers: Headers) -> dict[str, str]:
+        origin = headers.get("origin", "")
+        if not origin or not self._allows(origin):
+            return {}
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Headers": "authorization, content-type",
+            "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+            "Access-Control-Expose-Headers": "x-herd-warnings",
+            "Vary": "Origin",
+        }
+
+    def _finishing(self, scope: Scope, headers: Headers, send: Send) -> Send:
+        """Puts the security headers on, and counts."""
+
+        async def finish(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                out = MutableHeaders(raw=list(message.get("headers", [])))
+                for name, value in (_HEADERS | self._cors(headers)).items():
+                    out.setdefault(name, value)
+                message = {**message, "headers": out.raw}
+                route = scope.get("route")
+                path = getattr(route, "path", "other")
+                self._metrics.statuses[path, str(message["status"])] += 1
+            await send(message)
+
+        return finish
+
+    def _limited(self, headers: Headers, receive: Receive) -> Receive:
+        """Reads the body no longer and no further than allowed."""
+        left = self._settings.max_body_bytes
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._settings.body_seconds
+        whole = False
+
+        async def limited() -> Message:
+            nonlocal left, whole
+            if whole:  # from here on it is the client's leaving that is waited for
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                raise ApiError(408, "the body did not come in time", code="timeout") from None
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise _too_large(self._settings)
+            whole = not message.get("more_body", False)
+            return message
+
+        return limited
+
+
+def _too_large(settings: ServeSettings) -> ApiError:
+    return ApiError(413, f"the body is larger than {settings.max_body_bytes} bytes", code="body_too_large")
+
+
+def _host_of(value: str) -> str:
+    """Host without port, brackets of IPv6 taken off."""
+    if value.startswith("["):
+        return value[1:].partition("]")[0].lower()
+    return value.partition(":")[0].lower()

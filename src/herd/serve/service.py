@@ -1,0 +1,73 @@
+"""What the endpoints share: the backend, the settings, and who asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from starlette.requests import Request as HttpRequest
+
+from herd.generate.protocol import Request
+from herd.serve.backend import Answers, Backend, Served
+from herd.serve.choices import Choice, collect
+from herd.serve.metrics import Metrics
+from herd.serve.replies import ApiError
+from herd.serve.settings import ServeSettings
+from herd.serve.sse import when_gone
+
+T = TypeVar("T")
+_READERS = 4  # threads that read requests (templates, tokens, grammars) beside the event loop
+
+
+@dataclass(eq=False)
+class Service:
+    """One app's. `read` does what takes longer than the event loop may be held up."""
+
+    backend: Backend
+    settings: ServeSettings
+    metrics: Metrics
+    readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_READERS, "read"))
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    def served(self, model: str) -> Served:
+        """Raises NotReadyError, and ApiError 404 for another model than is served here."""
+        served = self.backend.served
+        if model != self.name:
+            raise ApiError(
+                404,
+                f"the model {model[:100]!r} is not served here, {self.name!r} is",
+                param="model",
+                code="model_not_found",
+            )
+        return served
+
+    async def read(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.readers, work, *arguments)
+
+    def submit(self, requests: Sequence[Request]) -> Answers:
+        """The answers, timed and counted. Raises NotReadyError and BusyError."""
+        return self.metrics.observed(self.backend.submit(requests), requests)
+
+
+def service_of(request: HttpRequest) -> Service:
+    """The service of the app that a request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+def warned(warnings: Sequence[str]) -> dict[str, str]:
+    """The header that says what had no effect; the answer itself says it too."""
+    said = "; ".join(warnings)[:1000].encode("ascii", errors="replace").decode()
+    return {"X-Herd-Warnings": "".join(c if c.isprintable() else "?" for c in said)} if warnings else {}
+
+
+async def answered(request: HttpRequest, answers: Answers, choices: Sequence[Choice]) -> None:
+    """Hear all answers; nothing more is computed when the client leaves. GoneError then."""
+    with when_gone(request.receive, answers.cancel):
+        await collect(answers, choices)
