@@ -43,6 +43,10 @@ def tensors(path):
     return {name: entry.values().clone() for name, entry in open_model(path).tensors.items()}
 
 
+def files(path):
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
 def bits(tensor):
     return tensor.contiguous().view(torch.uint8)
 

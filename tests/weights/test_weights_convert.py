@@ -26,6 +26,7 @@ from herd.weights.registry import find_format, open_model
 from herd.weights.staging import staged
 from herd.weights.stored import StoredModel, expected_shapes
 from herd.weights.tensors import Entry, write_tensors
+from stored_models import files
 
 CONFIG = LlamaConfig(64, 32, 3, 4, 2, 48)
 RAW_BYTES = tensors.raw_bytes
@@ -37,10 +38,6 @@ def folder(tmp_path):
     init_weights(model, 0)
     save_model(tmp_path / "hf", model, CONFIG, herd={})
     return tmp_path / "hf"
-
-
-def files(path):
-    return {file.name: file.read_bytes() for file in path.iterdir()}
 
 
 class Killed(BaseException):

@@ -57,7 +57,7 @@ def _compress(source: Path, target: Path, options: WriteOptions) -> int:
     from herd.weights.registry import open_model
 
     is_fp8 = open_model(source).is_fp8
-    return _convert(source, target, "hf", options) if is_fp8 else quantize(source, target, options)
+    return _convert(source, target, "hf", options) if is_fp8 else quantize(source, target, options=options)
 
 
 def prove(paths: Sequence[Path], text: Path | None) -> int:

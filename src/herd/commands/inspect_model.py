@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -59,8 +60,20 @@ def _lines(report: Examination) -> list[str]:
 
 
 def _fp8(report: Examination) -> list[str]:
-    bound = report.model.activation_bound if report.model else None
+    if report.model is None or not report.fp8:
+        return []
+    bound = report.model.activation_bound
     said = f"activations bounded at {bound:,.0f}" if bound else "activations without a bound"
     if report.activation_scales == "static":
         said = "activations by static scales, one fixed number a matrix"
-    return [f"  FP8           {len(report.fp8)} matrices, {said}"] if report.fp8 else []
+    return [f"  FP8           {len(report.fp8)} matrices ({_where(report.fp8, report.model.config.n_layers)}), {said}"]
+
+
+def _where(names: Sequence[str], n_layers: int) -> str:
+    """Which parts of the network these matrices are, in words."""
+    rooms = {"self_attn": "attention", "mlp": "feed-forward"}
+    inside = [name.split(".") for name in names if ".layers." in name]
+    kinds = " and ".join(said for room, said in rooms.items() if any(room in parts for parts in inside))
+    layers = sorted({int(parts[2]) for parts in inside})
+    which = "all layers" if len(layers) == n_layers else f"{len(layers)} of {n_layers} layers"
+    return ", ".join([*([f"{kinds} of {which}"] if inside else []), *(["output"] if "lm_head.weight" in names else [])])

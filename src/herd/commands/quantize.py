@@ -6,14 +6,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from herd.errors import InputError
+
 if TYPE_CHECKING:
     from herd.weights.formats import WriteOptions
 
 
-def quantize(source: Path, out: Path, options: WriteOptions | None = None) -> int:
+def quantize(source: Path, out: Path, policy: str = "paper", options: WriteOptions | None = None) -> int:
     """Streams: needs the memory of the largest tensor, and goes on where a killed run stopped."""
     from herd.commands.watch_line import Line
     from herd.files import read_json
+    from herd.quantize.settings import policy_called
     from herd.quantize.stream import quantised
     from herd.weights.convert import write_stored
     from herd.weights.formats import WriteOptions
@@ -21,11 +24,22 @@ def quantize(source: Path, out: Path, options: WriteOptions | None = None) -> in
     from herd.weights.registry import find_format, open_model
     from herd.weights.staging import refuse_occupied
 
+    chosen = policy_called(policy)
     refuse_occupied(out)
-    model = quantised(open_model(source))
+    stored = open_model(source)
+    if stored.base is not None:
+        raise InputError(
+            "an adapter is no model to quantise",
+            where=str(source),
+            mend=f"merge it into its base first: herd convert {source} MERGED --to hf",
+        )
+    model = quantised(stored, chosen)
     with Line(sys.stderr) as line:
+        if kinds := sorted({entry.packed.kind for entry in stored.tensors.values() if entry.packed}):
+            line.note(f"the source is quantised itself ({', '.join(kinds)}): what that lost is lost here too")
         write_stored(model, out, find_format("hf"), options or WriteOptions(), line)
     report = read_json(out / "herd.json")[HERD_KEY]["report"]
     before, after, worst = report["bytes_before"], report["bytes_after"], report["worst_relative_error"]
-    print(f"{out}: {before:,} bytes in BF16, {after:,} in FP8 ({report['saved']:.1%} less; worst error {worst:.2%})")
+    less = f"{report['saved']:.1%} less" if report["saved"] >= 0 else f"{-report['saved']:.1%} more"
+    print(f"{out}: {before:,} bytes in BF16, {after:,} in FP8 ({less}; worst error {worst:.2%})")
     return 0

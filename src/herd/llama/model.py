@@ -50,9 +50,14 @@ class Llama(nn.Module):
 
     @property
     def output_weight(self) -> Tensor:
-        """The V x D matrix that turns hidden states into logits; a tied model's input embedding."""
+        """The V x D matrix that turns hidden states into logits; a tied model's input embedding.
+
+        A layer that keeps it in another form makes it at every call (`dense`): who wants logits asks `logits`.
+        """
         owner = self.model.embed_tokens if self.config.tie_embeddings else self.lm_head
-        return owner.weight
+        dense = getattr(owner, "dense", None)
+        weight: Tensor = owner.weight if dense is None else dense(self.model.norm.weight.dtype)
+        return weight
 
     def forward(
         self,

@@ -1,4 +1,4 @@
-"""Turn a model's feed-forward layers into FP8, and write the result for other programs.
+"""Turn a model's matrices into FP8, and write the result for other programs.
 
     report = quantize_model(model)                       # in place; the model is for inference from here on
     save_fp8(folder, model, tokenizer=tokenizer, herd={...})
@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from herd.errors import InputError, NoEffectError
+from herd.llama.attention import Linear
 from herd.llama.model import Llama
 from herd.progress import Progress, Silent
 from herd.quantize.report import Fp8Report, TensorReport
-from herd.quantize.settings import Fp8Policy
+from herd.quantize.settings import HEAD, Fp8Policy
 from herd.weights.fp8 import Fp8Linear, dequantize
 from herd.weights.hf import SavesFiles, save_model
 from herd.weights.hf_fp8 import kept_wide
@@ -32,34 +33,40 @@ _BF16 = 2  # bytes
 def quantize_model(model: Llama, policy: Fp8Policy | None = None, *, progress: Progress | None = None) -> Fp8Report:
     """Replace the policy's layers by `Fp8Linear`, in place, and say what it saved and cost.
 
+    Where the head becomes FP8 a tied model is tied no longer: its embedding stays, and `model.config` says so.
+
     Raises NoEffectError when the policy selects nothing, InputError when the model is FP8 already or a weight is not
     finite; the model is then as it was.
     """
     policy, progress = policy or Fp8Policy(), progress or Silent()
     if any(isinstance(module, Fp8Linear) for module in model.modules()):
         raise InputError("the model is quantised already", where="quantize", mend="start from the bf16 model")
-    names = policy.names(model.config.n_layers)
-    if not names:
-        raise NoEffectError(
-            f"the policy selects no layer of {model.config.n_layers}: it keeps the first {policy.keep_first} "
-            f"and the last {policy.keep_last}",
-            where="quantize",
-            mend="quantise a deeper model, or set keep_first and keep_last lower",
-        )
+    names = policy.selected(model.config, "quantize")
     bytes_before = sum(parameter.numel() for parameter in model.parameters()) * _BF16
     made, reports = {}, []
     for done, name in enumerate(names, 1):
-        linear = model.get_submodule(name)
-        assert isinstance(linear, nn.Linear)
+        linear = _linear(model, name)
         made[name] = _quantize(name, linear, policy.activation_bound)
-        reports.append(_report(name, linear.weight, made[name]))
+        reports.append(_report(name, linear.weight, made[name], is_new=name == HEAD and model.config.tie_embeddings))
         progress.update(done, len(names), "matrices", {"error": reports[-1].relative_error})
     for name, layer in made.items():
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, layer)
+    model.config = policy.shape_of(model.config)
     model.eval()
-    saved = sum(report.bytes_before - report.bytes_after for report in reports)
-    return Fp8Report(tuple(reports), bytes_before, bytes_before - saved)
+    return Fp8Report.of(policy.name, reports, bytes_before)
+
+
+def _linear(model: Llama, name: str) -> nn.Linear:
+    """The layer of that name; of a tied model's head one that shares the embedding's matrix."""
+    if name == HEAD and model.config.tie_embeddings:
+        with torch.device("meta"):
+            head = Linear(model.config.dim, model.config.vocab_size)
+        head.weight = model.model.embed_tokens.weight
+        return head
+    linear = model.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    return linear
 
 
 def _quantize(name: str, linear: nn.Linear, bound: float | None) -> Fp8Linear:
@@ -69,11 +76,11 @@ def _quantize(name: str, linear: nn.Linear, bound: float | None) -> Fp8Linear:
         raise InputError(error.message, where=f"{name}.weight", mend=error.mend) from error
 
 
-def _report(name: str, weight: Tensor, layer: Fp8Linear) -> TensorReport:
+def _report(name: str, weight: Tensor, layer: Fp8Linear, *, is_new: bool) -> TensorReport:
     wide = weight.to(torch.float32)
     error = (wide - dequantize(layer.weight, layer.weight_scale)).norm() / wide.norm().clamp_min(1e-30)
     after = layer.weight.numel() + layer.weight_scale.numel() * layer.weight_scale.itemsize
-    return TensorReport(f"{name}.weight", weight.numel() * _BF16, after, float(error))
+    return TensorReport(f"{name}.weight", 0 if is_new else weight.numel() * _BF16, after, float(error))
 
 
 def save_fp8(

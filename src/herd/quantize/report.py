@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
 class TensorReport:
-    """Bytes with the scales counted; the error is |W - dequantised| / |W|, in the Frobenius norm."""
+    """Bytes with the scales counted; the error is |W - dequantised| / |W|, in the Frobenius norm.
+
+    A tied model's head was no matrix of its own before: 0 bytes.
+    """
 
     name: str
     bytes_before: int
@@ -20,13 +24,20 @@ class TensorReport:
 class Fp8Report:
     """Bytes are those of the saved folder, bf16 where not FP8."""
 
+    policy: str  # its name, "" for one of nobody's
     tensors: tuple[TensorReport, ...]
     bytes_before: int
     bytes_after: int
 
+    @classmethod
+    def of(cls, policy: str, tensors: Sequence[TensorReport], bytes_before: int) -> Fp8Report:
+        """Of a model that took `bytes_before` in bf16."""
+        saved = sum(tensor.bytes_before - tensor.bytes_after for tensor in tensors)
+        return cls(policy, tuple(tensors), bytes_before, bytes_before - saved)
+
     @property
     def saved(self) -> float:
-        """The share of bytes that went away."""
+        """The share of bytes that went away; negative where a tied model's head weighs more than all others lost."""
         return 1 - self.bytes_after / self.bytes_before
 
     @property

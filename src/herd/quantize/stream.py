@@ -1,4 +1,4 @@
-"""BF16 to FP8 without a network: a stored model whose feed-forward matrices are quantised when they are read.
+"""BF16 to FP8 without a network: a stored model whose matrices are quantised when they are read.
 
     write_stored(quantised(open_model(folder)), target, HuggingFace(), WriteOptions(), progress)
 
@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from herd.errors import InputError, NoEffectError
+from herd.errors import InputError
 from herd.quantize.report import Fp8Report, TensorReport
 from herd.quantize.settings import Fp8Policy
 from herd.weights.fp8 import dequantize, quantize_rows
 from herd.weights.quantization import HERD_KEY, described
-from herd.weights.stored import FP8, StoredModel, scale_name
+from herd.weights.stored import EMBEDDING, FP8, StoredModel, in_order, scale_name
 from herd.weights.tensors import Entry
 
 _BF16 = 2  # bytes
@@ -36,35 +36,30 @@ def quantised(model: StoredModel, policy: Fp8Policy | None = None) -> StoredMode
     policy = policy or Fp8Policy()
     if model.is_fp8:
         raise InputError("the model is quantised already", where=str(model.path), mend="start from the bf16 model")
-    names = [f"{name}.weight" for name in policy.names(model.config.n_layers)]
-    if not names:
-        raise NoEffectError(
-            f"the policy selects no layer of {model.config.n_layers}: it keeps the first {policy.keep_first} "
-            f"and the last {policy.keep_last}",
-            where=str(model.path),
-            mend="quantise a deeper model, or set keep_first and keep_last lower",
-        )
-    matrices = {name: _Matrix(model.tensors[name]) for name in names}
-    tensors: dict[str, Entry] = {}
-    for name, entry in model.tensors.items():
-        tensors |= matrices[name].entries() if name in matrices else {name: entry}
+    names = [f"{name}.weight" for name in policy.selected(model.config, str(model.path))]
+    matrices = {name: _Matrix(name, model) for name in names}
+    tensors = dict(model.tensors)
+    for name in names:
+        tensors |= matrices[name].entries()
+    config = policy.shape_of(model.config)
+    tensors = in_order(config, tensors)
     bytes_before = sum(entry.count for entry in model.tensors.values()) * _BF16
 
     def findings() -> Mapping[str, Any]:
-        reports = tuple(matrix.report() for matrix in matrices.values())
-        saved = sum(report.bytes_before - report.bytes_after for report in reports)
-        report = Fp8Report(reports, bytes_before, bytes_before - saved)
+        report = Fp8Report.of(policy.name, [matrix.report() for matrix in matrices.values()], bytes_before)
         return {HERD_KEY: {**described(policy.activation_bound, static=False), "report": report.as_json()}}
 
     herd = {**model.herd, "from": str(model.path)}
-    return replace(model, tensors=tensors, activation_bound=policy.activation_bound, herd=herd, findings=findings)
+    made = replace(model, config=config, tensors=tensors, herd=herd, findings=findings)
+    return replace(made, activation_bound=policy.activation_bound)
 
 
 class _Matrix:
     """One matrix on its way to FP8; its scales and its error are known once it was worked through."""
 
-    def __init__(self, wide: Entry) -> None:
-        self._wide = wide
+    def __init__(self, name: str, model: StoredModel) -> None:
+        self._is_new = name not in model.tensors  # a tied model's head, which is its embedding
+        self._wide = replace(model.tensors[EMBEDDING if self._is_new else name], name=name)
         self._scale: Tensor | None = None
         self._error = 0.0
 
@@ -77,8 +72,8 @@ class _Matrix:
 
     def report(self) -> TensorReport:
         self._scales()
-        count = self._wide.count
-        return TensorReport(self._wide.name, count * _BF16, count + 4 * self._wide.shape[0], self._error)
+        count, rows = self._wide.count, self._wide.shape[0]
+        return TensorReport(self._wide.name, 0 if self._is_new else count * _BF16, count + 4 * rows, self._error)
 
     def _scales(self) -> Tensor:
         if self._scale is None:

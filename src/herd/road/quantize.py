@@ -38,7 +38,7 @@ def run(ctx: Context) -> Mapping[str, Any]:
     model = load_model(ctx.inputs["model"])
     report = quantize_model(model, settings, progress=ctx.progress)
     with model_output(ctx.out) as folder:
-        save_fp8(folder, model, tokenizer=tokenizer, herd={"fp8": asdict(report)}, instruct=True)
+        save_fp8(folder, model, tokenizer=tokenizer, herd={}, report=report, instruct=True)
     return {"bytes_bf16": report.bytes_before, "bytes_fp8": report.bytes_after}
 
 

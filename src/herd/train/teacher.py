@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from herd.devices import device_of
 from herd.errors import ArtifactError, SettingError
 from herd.files import atomic_folder, read_json, write_json
+from herd.llama.model import Llama
 from herd.progress import Progress, Silent
 from herd.train.batch import Batch
-from herd.train.objectives.language_modelling import hidden_states, output_weight
+from herd.train.objectives.language_modelling import hidden_states
 from herd.train.packing import Row, collate
 from herd.train.sources import RowSource
 
@@ -118,7 +119,7 @@ def store_teacher_topk(
 
     Takes n_rows * T * k * 4 bytes (6 when the vocabulary is over 65,536).
     """
-    vocabulary = output_weight(model).shape[0]
+    vocabulary = cast(Llama, model).config.vocab_size
     if not 1 <= k <= vocabulary:
         raise SettingError(f"k is {k}; the teacher knows {vocabulary} ids")
     progress = progress or Silent()
@@ -170,7 +171,7 @@ def _logprobs(model: nn.Module, batch: Batch, temperature: float) -> Iterator[tu
     counted_N = batch.places()
     for start in range(0, len(counted_N), _CHUNK):
         places = counted_N[start : start + _CHUNK]
-        logits_CV = (hidden_ND[places] @ output_weight(model).T).float()
+        logits_CV = cast(Llama, model).logits(hidden_ND[places])
         yield places, torch.log_softmax(logits_CV / temperature, -1)
 
 

@@ -25,10 +25,9 @@ from herd.weights.bf16 import Bf16Linear
 from herd.weights.fp8 import Fp8Linear
 from herd.weights.q8_0 import Q8Embedding, Q8Linear
 from herd.weights.registry import open_model, tokenizer_of
-from herd.weights.stored import FP8, StoredModel
+from herd.weights.stored import EMBEDDING, FP8, StoredModel
 
 CPU = torch.device("cpu")
-EMBEDDING = "model.embed_tokens.weight"
 _MATRICES = ("_proj.weight", "lm_head.weight")
 
 

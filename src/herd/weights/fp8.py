@@ -80,6 +80,10 @@ class Fp8Linear(nn.Module):
             values = quantize_fixed(x, self.input_scale).to(x.dtype)  # exact: e4m3 fits into any float that x may be
             return linear_fp8(values, self.weight, self.weight_scale * self.input_scale, weight_only=True)
 
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """The matrix multiplied out, [out, in]; made anew at every call and not kept."""
+        return dequantize(self.weight, self.weight_scale).to(dtype)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Fp8Linear:
         """model.to(...) moves an FP8 layer but never rounds it: bf16 values without FP8's meaning would be worse."""
         before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}

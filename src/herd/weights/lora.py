@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from herd.errors import InputError
-from herd.weights.fp8 import Fp8Linear, dequantize
+from herd.weights.fp8 import Fp8Linear
 from herd.weights.frozen import FrozenLinear
 from herd.weights.settings import LoraSettings
 
@@ -97,10 +97,8 @@ class _Adapted(torch.autograd.Function):
 
 
 def _dense(base: nn.Module, dtype: torch.dtype) -> Tensor:
-    if isinstance(base, FrozenLinear):
+    if isinstance(base, FrozenLinear | Fp8Linear):
         return base.dense(dtype)
-    if isinstance(base, Fp8Linear):
-        return dequantize(base.weight, base.weight_scale).to(dtype)
     assert isinstance(base, nn.Linear)
     return base.weight.detach().to(dtype)
 

@@ -24,6 +24,8 @@ from herd.weights.herd_json import herd_json
 HERD_KEY = "fp8"  # in herd.json; compressed-tensors has no word for the bound on activations
 _BOUND_NOTE = "compressed-tensors cannot say this bound; programs other than herd run without it"
 _OTHERS = "use the model's BF16 folder, or one in compressed-tensors FP8 (llm-compressor's FP8 or FP8_DYNAMIC)"
+_HEAD = "re:.*lm_head$"  # vLLM and SGLang take "Linear" for the layers inside; a head they read as FP8 only by name
+_HEADS = ("lm_head", "re:.*lm_head", _HEAD)
 _CACHE = ("k_scale", "v_scale", "kv_scale", "output_scale")  # of an FP8 key/value cache
 
 
@@ -104,7 +106,7 @@ def _compressed(stated: Mapping[str, Any]) -> _Scheme | str:
     if not isinstance(groups, dict) or len(groups) != 1:
         return "with several schemes for different layers"
     (group,) = groups.values()
-    if not isinstance(group, dict) or group.get("targets") != ["Linear"]:
+    if not isinstance(group, dict) or not _all_linear(group.get("targets")):
         return "for layers other than all linear ones"
     weights, inputs = _fp8(group.get("weights")), _fp8(group.get("input_activations"))
     if weights is None or weights.get("strategy") not in ("channel", "tensor") or weights.get("dynamic"):
@@ -117,6 +119,10 @@ def _compressed(stated: Mapping[str, Any]) -> _Scheme | str:
     if group.get("output_activations"):
         return "with results that are quantised again"
     return _Scheme(weights.get("strategy") == "tensor", static)
+
+
+def _all_linear(targets: object) -> bool:
+    return isinstance(targets, list) and [target for target in targets if target not in _HEADS] == ["Linear"]
 
 
 def _fp8(part: object) -> Mapping[str, Any] | None:
@@ -184,7 +190,7 @@ def quantization_config(ignore: Sequence[str], *, static: bool = False) -> dict[
         "kv_cache_scheme": None,
         "config_groups": {
             "group_0": {
-                "targets": ["Linear"],
+                "targets": ["Linear"] if "lm_head" in ignore else [_HEAD, "Linear"],
                 "weights": {**eight_bits, "strategy": "channel", "dynamic": False},
                 "input_activations": {
                     **eight_bits,

@@ -23,6 +23,7 @@ from herd.llama.model import Llama
 from herd.weights.tensors import Entry, printable, refuse_escape
 
 TIED = "lm_head.weight"
+EMBEDDING = "model.embed_tokens.weight"
 FP8 = torch.float8_e4m3fn
 _NUMBERS = {torch.float64, torch.float32, torch.float16, torch.bfloat16, FP8}
 # Files that travel with a model as they are, where a format has room for files of its own.

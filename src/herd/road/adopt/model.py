@@ -42,6 +42,9 @@ def ready(adoption: Adoption, folder: Path, device: torch.device) -> Llama:
 
 
 def _freeze(model: Llama, adoption: Adoption, device: torch.device) -> None:
+    head = getattr(model, "lm_head", None)
+    if isinstance(head, Fp8Linear):
+        model.lm_head = FrozenLinear.of(head, "fp8")  # type: ignore[assignment]
     for name, layer in matrices(model, ATTENTION + FEED_FORWARD):
         if isinstance(layer, Fp8Linear):
             put(model, name, FrozenLinear.of(layer, "fp8"))
