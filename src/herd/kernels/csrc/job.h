@@ -70,6 +70,7 @@ kernel avx2_kernel(enum format);
 kernel avx512_kernel(enum format);
 kernel avx512_bf16_kernel(enum format);
 kernel amx_kernel(enum format);
+void in_parallel(void (*work)(void *), void *data, int threads); /* by each of the caller's threads, at once */
 int amx_allowed(void); /* asks the processor and the kernel of the system */
 
 #endif

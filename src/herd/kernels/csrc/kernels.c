@@ -23,6 +23,11 @@ static parallel_fn parallel;
 
 EXPORT void herd_bind_threads(void *gomp_parallel) { memcpy(&parallel, &gomp_parallel, sizeof parallel); }
 
+void in_parallel(void (*work)(void *), void *data, int threads) {
+    if (threads > 1 && parallel) parallel(work, data, (unsigned)threads, 0);
+    else work(data);
+}
+
 /* The highest level that this processor and its operating system allow. */
 EXPORT int herd_best_level(void) {
 #if defined(__x86_64__)
@@ -79,8 +84,7 @@ static void run(shared *s, void (*work)(void *), int64_t end, int64_t piece, int
     s->piece = piece;
     atomic_store(&s->next, 0);
     atomic_store(&s->thread, 0);
-    if (threads > 1 && parallel) parallel(work, s, (unsigned)threads, 0);
-    else work(s);
+    in_parallel(work, s, threads);
 }
 
 static void multiply(shared *s, int threads) {

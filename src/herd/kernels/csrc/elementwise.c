@@ -1,0 +1,35 @@
+/* Norms, SwiGLU and rotary positions, rows of tokens dealt out to threads. */
+#include <stdatomic.h>
+
+#include "pass.h"
+
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+#define PIECE 16                 /* rows */
+#define SMALL ((int64_t)1 << 16) /* numbers: less is not worth waking a thread */
+
+pass_level pass_of(int level); /* attention.c */
+
+typedef struct {
+    const elementwise *e;
+    elementwise_fn work;
+    int64_t rows;
+    atomic_llong next;
+} shared;
+
+static void pieces(void *data) {
+    shared *s = data;
+    for (int64_t n; (n = atomic_fetch_add(&s->next, PIECE)) < s->rows;)
+        s->work(s->e, n, n + PIECE < s->rows ? n + PIECE : s->rows);
+}
+
+/* The caller has checked every size. */
+EXPORT void herd_elementwise(int level, int threads, int kind, int64_t rows, const elementwise *e) {
+    shared s = {.e = e, .work = pass_of(level).elementwise[kind], .rows = rows};
+    const int64_t width = kind == ROTATE ? e->width * (e->heads + e->groups) : e->width;
+    in_parallel(pieces, &s, rows * width < SMALL || rows <= PIECE ? 1 : threads);
+}

@@ -1,0 +1,99 @@
+/* Norms, SwiGLU and rotary positions, at each level. They round where the plain modules of `llama/` round. Needs
+   vectors.inc.h. */
+
+TARGET INLINE VEC NAME(part)(const void *row, int type, int64_t i, int64_t width) {
+    return width - i < LANES ? NAME(read_some)(row, type, i, width - i) : NAME(read)(row, type, i);
+}
+
+/* sum = x + y where there is a y; out = weight * round(sum / rms(sum)). */
+TARGET static void NAME(norm)(const elementwise *e, int64_t begin, int64_t end) {
+    const int64_t bytes = bytes_of(e->type), width = e->width;
+    for (int64_t n = begin; n < end; n++) {
+        const void *row = (const char *)e->x + n * e->x_stride * bytes;
+        const void *more = e->y ? (const char *)e->y + n * e->y_stride * bytes : 0;
+        void *sum = more ? (char *)e->sum + n * width * bytes : 0, *out = (char *)e->out + n * width * bytes;
+        VEC squares[2] = {SET1(0.0f), SET1(0.0f)};
+        for (int64_t i = 0; i < width; i += LANES) {
+            VEC v = NAME(part)(row, e->type, i, width);
+            if (more) {
+                v = NAME(rounded)(v + NAME(part)(more, e->type, i, width), e->type);
+                NAME(write)(sum, e->type, i, v, width - i);
+            }
+            squares[i / LANES % 2] = FMA(v, v, squares[i / LANES % 2]);
+        }
+        const float mean = TOTAL(squares[0] + squares[1]) / (float)width;
+        const VEC scale = SET1(1.0f / __builtin_sqrtf(mean + e->eps));
+        for (int64_t i = 0; i < width; i += LANES) {
+            const VEC v = NAME(rounded)(NAME(part)(more ? sum : row, e->type, i, width) * scale, e->type);
+            NAME(write)(out, e->type, i, NAME(rounded)(v * NAME(part)(e->weight, e->type, i, width), e->type), width - i);
+        }
+    }
+}
+
+/* out = round(silu(gate)) * up */
+TARGET static void NAME(swiglu)(const elementwise *e, int64_t begin, int64_t end) {
+    const int64_t bytes = bytes_of(e->type), width = e->width;
+    for (int64_t n = begin; n < end; n++) {
+        const void *gate = (const char *)e->x + n * e->x_stride * bytes, *up = (const char *)e->y + n * e->y_stride * bytes;
+        void *out = (char *)e->out + n * width * bytes;
+        for (int64_t i = 0; i < width; i += LANES) {
+            const VEC v = NAME(part)(gate, e->type, i, width);
+            const VEC down = NAME(choose)(v < SET1(-87.0f), SET1(87.0f), SET1(0.0f) - v); /* exp takes no more than 88 */
+            const VEC silu = NAME(rounded)(v / (SET1(1.0f) + NAME(exp)(down)), e->type);
+            NAME(write)(out, e->type, i, NAME(rounded)(silu * NAME(part)(up, e->type, i, width), e->type), width - i);
+        }
+    }
+}
+
+/* Pairs (i, i + size / 2) of one head turned by their angles, rounded as the plain rotation is. */
+TARGET INLINE void NAME(turn)(const elementwise *e, const void *from, const void *cos, const void *sin, void *to) {
+    const int64_t half = e->width / 2;
+    const int type = e->type;
+    const char *second = (const char *)from + half * bytes_of(type);
+    for (int64_t i = 0; i < half; i += LANES) {
+        const VEC a = NAME(part)(from, type, i, half), b = NAME(part)(second, type, i, half);
+        const VEC c = NAME(part)(cos, type, i, half), s = NAME(part)(sin, type, i, half);
+        const VEC ac = NAME(rounded)(a * c, type), bc = NAME(rounded)(b * c, type);
+        NAME(write)(to, type, i, NAME(rounded)(ac - b * s, type), half - i);
+        NAME(write)((char *)to + half * bytes_of(type), type, i, NAME(rounded)(bc + a * s, type), half - i);
+    }
+}
+
+/* One head of a token into its place of the cache; as e4m3 by `quantise`, whose scale it gives. */
+TARGET INLINE void NAME(keep)(const elementwise *e, const void *from, void *cache, float *scales, int64_t slot) {
+    const int64_t width = e->width;
+    if (e->cache_type != E4M3) {
+        memcpy((char *)cache + slot * width * bytes_of(e->type), from, (size_t)(width * bytes_of(e->type)));
+        return;
+    }
+    float row[MOST_SIZE];
+    uint8_t *to = (uint8_t *)cache + slot * width;
+    for (int64_t i = 0; i < width; i++)
+        row[i] = e->type == FLOAT32 ? ((const float *)from)[i] : bits_to_float((uint32_t)((const uint16_t *)from)[i] << 16);
+    scales[slot] = NAME(quantise)(row, width, __builtin_inff());
+    for (int64_t i = 0; i < width; i++) to[i] = e4m3_code(row[i]);
+}
+
+TARGET static void NAME(rotate)(const elementwise *e, int64_t begin, int64_t end) {
+    const int64_t bytes = bytes_of(e->type), head = e->width * bytes, half = e->width / 2;
+    for (int64_t n = begin; n < end; n++) {
+        const char *q = (const char *)e->x + n * e->x_stride * bytes, *k = (const char *)e->y + n * e->y_stride * bytes;
+        const char *v = (const char *)e->weight + n * e->weight_stride * bytes;
+        const char *cos = (const char *)e->cos + n * half * bytes, *sin = (const char *)e->sin + n * half * bytes;
+        const int64_t page = e->places[n] / e->page, offset = e->places[n] % e->page;
+        float turned[MOST_SIZE];
+        for (int64_t h = 0; h < e->heads; h++)
+            NAME(turn)(e, q + h * head, cos, sin, (char *)e->out + (n * e->heads + h) * head);
+        for (int64_t g = 0; g < e->groups; g++) {
+            const int64_t slot = (page * e->groups + g) * e->page + offset;
+            NAME(turn)(e, k + g * head, cos, sin, turned);
+            NAME(keep)(e, turned, e->keys, e->key_scale, slot);
+            NAME(keep)(e, v + g * head, e->values, e->value_scale, slot);
+        }
+    }
+}
+
+pass_level NAME(pass)(void) {
+    return (pass_level){{NAME(load_query), NAME(attend), NAME(fold), NAME(finish_row)},
+                        {NAME(norm), NAME(swiglu), NAME(rotate)}};
+}
