@@ -38,8 +38,9 @@ TARGET static void NAME(swiglu)(const elementwise *e, int64_t begin, int64_t end
         void *out = (char *)e->out + n * width * bytes;
         for (int64_t i = 0; i < width; i += LANES) {
             const VEC v = NAME(part)(gate, e->type, i, width);
-            const VEC down = NAME(choose)(v < SET1(-87.0f), SET1(87.0f), SET1(0.0f) - v); /* exp takes no more than 88 */
-            const VEC silu = NAME(rounded)(v / (SET1(1.0f) + NAME(exp)(down)), e->type);
+            const INTS none = v < SET1(-87.0f); /* where exp(-v) would be beyond floats */
+            const VEC growth = NAME(exp)(NAME(choose)(none, SET1(0.0f), SET1(0.0f) - v));
+            const VEC silu = NAME(rounded)(NAME(choose)(none, SET1(0.0f), v / (SET1(1.0f) + growth)), e->type);
             NAME(write)(out, e->type, i, NAME(rounded)(silu * NAME(part)(up, e->type, i, width), e->type), width - i);
         }
     }
