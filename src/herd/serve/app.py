@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from herd import __version__
 from herd.errors import HerdError
-from herd.serve import chat_routes, health
+from herd.serve import chat_routes, health, response_routes, text_routes
 from herd.serve.backend import Backend
 from herd.serve.choices import GoneError
 from herd.serve.guard import Guard
@@ -52,7 +52,7 @@ def create_app(backend: Backend, settings: ServeSettings, keys: Sequence[str] = 
     )
     metrics = Metrics(backend)
     app.state.service = Service(backend, settings, metrics)
-    for routes in (chat_routes, health):
+    for routes in (chat_routes, response_routes, text_routes, health):
         app.include_router(routes.router)
     mount_page(app, PAGE)
     _handle_errors(app)

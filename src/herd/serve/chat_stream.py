@@ -16,7 +16,7 @@ from herd.serve.choices import hear, usage_of
 from herd.serve.logprobs import chat_logprobs
 from herd.serve.reading import Text
 from herd.serve.replies import dumps
-from herd.serve.sse import DONE, event
+from herd.serve.sse import DONE, event, grouped
 from herd.text import ToolCall
 
 
@@ -39,8 +39,7 @@ class ChatStream:
         """Bytes to send, each time at once."""
         yield self._opening()
         async for batch in answers:
-            data = self._one(answers, batch) if len(self._choices) == 1 else self._several(answers, batch)
-            if data:
+            if data := b"".join(self._one(answers, some) for some in grouped(batch)):
                 yield data
         if any(choice.finish is None for choice in self._choices):
             return  # nobody listens any more
@@ -56,13 +55,6 @@ class ChatStream:
             return b"".join(events)
         first = self._head | {"choices": [], "warnings": list(self._chat.warnings)}
         return event(dumps(first)) + b"".join(events)
-
-    def _several(self, answers: Answers, batch: Sequence[Said | Ended]) -> bytes:
-        """Events of the answers that a batch goes on with, in their order."""
-        by_index: dict[int, list[Said | Ended]] = {}
-        for one in batch:
-            by_index.setdefault(one.which, []).append(one)
-        return b"".join(self._one(answers, some) for some in by_index.values())
 
     def _one(self, answers: Answers, batch: Sequence[Said | Ended]) -> bytes:
         """The events that a batch of one answer makes."""

@@ -27,6 +27,7 @@ class Choice:
     single: bool = False
     n_tokens: int = 0
     cached: int = 0
+    completion: Completion | None = None
     finish: Finish | None = None
     text: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
@@ -44,7 +45,7 @@ class Choice:
         return self._keep(self.reader.push(event.token))
 
     def _end(self, completion: Completion) -> list[Text | Call]:
-        self.cached = completion.cached
+        self.cached, self.completion = completion.cached, completion
         new = self._keep(self.reader.finish())
         self.finish = "tool_calls" if self.calls else completion.finish
         return new

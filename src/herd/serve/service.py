@@ -12,7 +12,7 @@ from starlette.requests import Request as HttpRequest
 
 from herd.generate.protocol import Request
 from herd.serve.backend import Answers, Backend, Served
-from herd.serve.choices import Choice, collect
+from herd.serve.choices import Choice, GoneError, collect
 from herd.serve.metrics import Metrics
 from herd.serve.replies import ApiError
 from herd.serve.settings import ServeSettings
@@ -53,6 +53,17 @@ class Service:
     def submit(self, requests: Sequence[Request]) -> Answers:
         """The answers, timed and counted. Raises NotReadyError and BusyError."""
         return self.metrics.observed(self.backend.submit(requests), requests)
+
+    async def embed(self, prompts: Sequence[Sequence[int]], request: HttpRequest) -> list[list[float]]:
+        """A vector for each prompt. GoneError when the client leaves before that."""
+        work = asyncio.ensure_future(self.backend.embed(prompts))
+        with when_gone(request.receive, work.cancel):
+            try:
+                return await work
+            except asyncio.CancelledError:
+                if work.cancelled():
+                    raise GoneError from None
+                raise
 
 
 def service_of(request: HttpRequest) -> Service:

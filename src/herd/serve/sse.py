@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from herd.serve.backend import Ended, Said
 from herd.serve.replies import as_api_error, dumps
 
 DONE = b"data: [DONE]\n\n"
@@ -19,7 +20,7 @@ def event(data: bytes) -> bytes:
 
 
 @contextmanager
-def when_gone(receive: Receive, call: Callable[[], None]) -> Iterator[None]:
+def when_gone(receive: Receive, call: Callable[[], object]) -> Iterator[None]:
     """Call once if the client goes away meanwhile. The request's body has been read."""
 
     async def watch() -> None:
@@ -72,3 +73,11 @@ class EventStream(Response):
             raise
         except Exception as error:
             await send({"type": "http.response.body", "body": self._as_error(error), "more_body": True})
+
+
+def grouped(batch: Sequence[Said | Ended]) -> list[list[Said | Ended]]:
+    """A batch by answer, each in its order: what one answer goes on with makes one event."""
+    found: dict[int, list[Said | Ended]] = {}
+    for one in batch:
+        found.setdefault(one.which, []).append(one)
+    return list(found.values())

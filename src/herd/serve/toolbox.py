@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from herd.generate.protocol import MOST_BIAS, Grammar
 from herd.serve.backend import Served
@@ -14,15 +14,13 @@ from herd.serve.structure import compiled
 from herd.serve.wire.chat import ChosenTool, FunctionDefinition
 from herd.text import Message, with_tools
 
-Choice = Literal["none", "auto", "required"]
-
 
 @dataclass(frozen=True)
 class Toolbox:
     """`definitions` in OpenAI's nested form. `named`: the one function that must be called."""
 
     definitions: tuple[dict[str, Any], ...] = ()
-    choice: Choice = "auto"
+    choice: str = "auto"  # or "none", "required"
     named: str = ""
     parallel: bool = True
 
@@ -30,7 +28,7 @@ class Toolbox:
     def of(
         cls,
         functions: Sequence[FunctionDefinition],
-        choice: Choice | ChosenTool | None,
+        choice: str | ChosenTool | None,
         parallel: bool | None,
         settings: ServeSettings,
     ) -> Toolbox:
@@ -45,7 +43,7 @@ class Toolbox:
             raise refusal(f"tool_choice names {named!r}, which is none of the tools", param="tool_choice")
         if choice == "required" and not names:
             raise refusal("a tool must be called, and there is none", param="tool_choice")
-        how: Choice = "required" if isinstance(choice, ChosenTool) else choice or "auto"
+        how = "required" if isinstance(choice, ChosenTool) else choice or "auto"
         return cls(tuple(map(_definition, functions)), how, named, parallel is not False)
 
     @property

@@ -43,7 +43,7 @@ class ChatMessage(Wire):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | list[Part] | None = None
     tool_calls: list[Called] | None = None
-    tool_call_id: str | None = Field(None, description="of a tool's result: the call that it answers")
+    tool_call_id: Annotated[str | None, Field(description="of a tool's result: the call that it answers")] = None
     name: str | None = None
     refusal: str | None = None
 
