@@ -44,13 +44,23 @@ class Row:
 
 
 def make_row(
-    row: str, unit: str, herd: Sequence[float], peer: Sequence[float], peer_name: str, limit: float | None
+    row: str,
+    unit: str,
+    herd: Sequence[float],
+    peer: Sequence[float],
+    peer_name: str,
+    limit: float | Sequence[float] | None,
 ) -> Row:
-    """A row out of interleaved rates: `herd[i]` and `peer[i]` ran one after the other; `peer` may be empty."""
+    """A row out of interleaved rates: `herd[i]` and `peer[i]` ran one after the other; `peer` may be empty.
+
+    A limit measured in the same alternation is a sequence: `vs_limit` is the median of its pairs then too.
+    """
     ours = statistics.median(herd)
     theirs = statistics.median(peer) if peer else None
     ratio = statistics.median(a / b for a, b in zip(herd, peer, strict=True)) if peer else None
-    reached = ours / limit if limit else None
+    limits = [limit] * len(herd) if isinstance(limit, float | int) else limit
+    reached = statistics.median(a / b for a, b in zip(herd, limits, strict=True)) if limits else None
+    limit = statistics.median(limits) if limits else None
     return Row(
         row,
         unit,

@@ -1,0 +1,231 @@
+"""The engine on the 1B shape beside llama.cpp, vLLM on the CPU and compiled transformers: `python -m bench engine`.
+
+Random weights, two threads each, token ids in and out. Every program is a process of its own with its model open, and
+asleep while another runs; each of `PAIRS` rounds runs herd, the limit and every peer once, and the ratios are medians
+of the rounds' own. A row names the best of its peers; figures of all are told on standard error.
+
+decode-bf16, decode-fp8: tokens/s of one sequence after a prompt of 128. The limit is plain reading of the weights that
+a token takes. "decode-fp8-gain" has our own BF16 in the peer's place.
+prefill-bf16, prefill-fp8: prompt tokens/s of 512 until the first token. The limit is the rate of a square BF16 product.
+throughput-8, throughput-32: tokens/s of all sequences together while all of them run, after prompts of 128.
+sharing: tokens/s of 16 candidates of a prompt of 512, its computation included, against pages of their own.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from bench.engine_models import Models, models, weight_bytes
+from bench.engine_side import PEERS, PEERS_VLLM, Pace, Side
+from bench.harness import Row, make_row, seconds
+from bench.load import SHAPE_1B
+from herd.weights import llama_cpp
+
+PAIRS = 5
+PROMPT, PREFILL, DECODED = 128, 512, 33
+CANDIDATES, CANDIDATE_TOKENS = 16, 64
+HERD, HERD_FP8, CPP, CPP_Q8, VLLM, COMPILED = (
+    "herd",
+    "herd FP8",
+    "llama.cpp BF16",
+    "llama.cpp Q8_0",
+    "vLLM",
+    "transformers compiled",
+)
+Prompts = list[list[int]]
+
+
+class Sides:
+    """The programs, started when they are first asked for."""
+
+    def __init__(self, found: Models, stack: ExitStack) -> None:
+        self.models, self._stack = found, stack
+        self._started: dict[str, Side] = {}
+
+    def get(self, name: str) -> Side | None:
+        """None where it is not installed (`make bench-peers`)."""
+        if name not in self._started:
+            command = self._command(name)
+            if command is None:
+                return None
+            self._started[name] = Side(name, command)
+            self._stack.callback(self._started[name].close)
+        return self._started[name]
+
+    def _command(self, name: str) -> list[str] | None:
+        here, installed = sys.executable, llama_cpp.find_library() is not None
+        if name == HERD:
+            return [here, "-m", "bench.engine_herd", str(self.models.bf16)]
+        if name == HERD_FP8:
+            return [here, "-m", "bench.engine_herd", str(self.models.fp8)]
+        if name in (CPP, CPP_Q8) and installed:
+            file = self.models.gguf("bf16" if name == CPP else "q8_0")
+            return [here, "-m", "bench.engine_llama_cpp", str(file)]
+        if name == COMPILED and PEERS.exists():
+            return [str(PEERS), "-m", "bench.engine_transformers", str(self.models.bf16), str(PREFILL)]
+        if name == VLLM and PEERS_VLLM.exists():
+            return [str(PEERS_VLLM), "-m", "bench.engine_vllm", str(self.models.bf16)]
+        return None
+
+
+@contextmanager
+def sides() -> Iterator[Sides]:
+    with models() as found, ExitStack() as stack:
+        yield Sides(found, stack)
+
+
+class _Prompts:
+    """Random prompts, never the same twice: nobody's cache of beginnings helps."""
+
+    def __init__(self) -> None:
+        self._generator = torch.Generator().manual_seed(0)
+
+    def __call__(self, count: int, length: int) -> Prompts:
+        found: Prompts = torch.randint(1, 128_000, (count, length), generator=self._generator).tolist()
+        return found
+
+
+_prompts = _Prompts()
+
+
+def reading(n_bytes: int) -> float:
+    """GB/s of plain reading over about a second."""
+    block = torch.ones(2**29 // 8, dtype=torch.int64)
+    block.sum()
+    times = max(4, n_bytes // block.nbytes)
+    return times * block.nbytes / seconds(lambda: [block.sum() for _ in range(times)]) / 1e9
+
+
+def products() -> float:
+    """FLOP/s of a square BF16 product, over about half a second."""
+    a, b = (torch.randn(2048, 2048).bfloat16() for _ in range(2))
+    a @ b
+    return 20 * 2 * 2048**3 / seconds(lambda: [a @ b for _ in range(20)])
+
+
+def prefill_flops(length: int) -> float:
+    """Of a prompt until its first token: layers, causal attention, the output matrix for the last position alone."""
+    shape = SHAPE_1B
+    matrices = shape.parameters() - shape.vocab_size * shape.dim - (2 * shape.n_layers + 1) * shape.dim
+    attention = 2 * length * shape.dim * shape.n_layers  # scores and mixing, half of the square
+    return length * (2 * matrices + attention) + 2 * shape.vocab_size * shape.dim
+
+
+def compare(
+    row: str,
+    ours: Callable[[], float],
+    peers: dict[str, Callable[[], float]],
+    limit: Callable[[], float] | None,
+) -> Row:
+    """One row of rates; runs alternate, the first round is thrown away. The best peer stands in the row."""
+    found: dict[str, list[float]] = {name: [] for name in ("", "limit", *peers)}
+    for _ in range(PAIRS + 1):
+        found[""].append(ours())
+        if limit is not None:
+            found["limit"].append(limit())
+        for name, peer in peers.items():
+            found[name].append(peer())
+    rates = {name: some[1:] for name, some in found.items()}
+    best = max(peers, key=lambda name: statistics.median(rates[name]), default="")
+    for name in peers:
+        ratio = statistics.median(a / b for a, b in zip(rates[""], rates[name], strict=True))
+        print(f"# {row}: {ratio:.3f} of {name} ({statistics.median(rates[name]):.1f})", file=sys.stderr, flush=True)
+    return make_row(row, "tokens/s", rates[""], rates[best] if best else [], best or "none", rates["limit"] or None)
+
+
+def against(sides: Sides, names: Sequence[str], rate: Callable[[Side], float]) -> dict[str, Callable[[], float]]:
+    """The peers that are installed, by name."""
+    there = {name: sides.get(name) for name in names}
+    return {name: partial(rate, side) for name, side in there.items() if side is not None}
+
+
+def ours(sides: Sides, name: str) -> Side:
+    side = sides.get(name)
+    assert side is not None
+    return side
+
+
+def decode_rate(side: Side, count: int = 1, new: int = DECODED) -> float:
+    return side.run(_prompts(count, PROMPT), new).rate
+
+
+def prefill_rate(side: Side) -> float:
+    return PREFILL / side.run(_prompts(1, PREFILL), 1).first
+
+
+def bench_decode(sides: Sides, row: str, name: str, folder: Path, peers: Sequence[str]) -> Row:
+    size = weight_bytes(folder)
+    return compare(
+        row,
+        partial(decode_rate, ours(sides, name)),
+        against(sides, peers, decode_rate),
+        lambda: reading(2**34) * 1e9 / size,
+    )
+
+
+def bench_prefill(sides: Sides, row: str, name: str, peers: Sequence[str]) -> Row:
+    each = prefill_flops(PREFILL) / PREFILL
+    return compare(
+        row,
+        partial(prefill_rate, ours(sides, name)),
+        against(sides, peers, prefill_rate),
+        lambda: products() / each,
+    )
+
+
+def bench_throughput(sides: Sides, count: int) -> Row:
+    rate = partial(decode_rate, count=count)
+    return compare(f"throughput-{count}", partial(rate, ours(sides, HERD)), against(sides, (CPP, VLLM), rate), None)
+
+
+def bench_sharing(sides: Sides) -> Row:
+    def rate(share: bool) -> float:
+        prompt = _prompts(1, PREFILL)
+        pace: Pace = ours(sides, HERD).run(prompt * CANDIDATES, CANDIDATE_TOKENS, share=share)
+        return CANDIDATES * CANDIDATE_TOKENS / pace.whole
+
+    return compare("sharing", partial(rate, True), {"without sharing": partial(rate, False)}, None)
+
+
+_ROWS: dict[str, tuple[str, Callable[[Sides], list[Row]]]] = {
+    "decode-bf16": (
+        "tokens/s of one sequence",
+        lambda sides: [bench_decode(sides, "decode-bf16", HERD, sides.models.bf16, (CPP, VLLM))],
+    ),
+    "decode-fp8": (
+        "the same with every matrix in FP8, against llama.cpp's Q8_0 and our BF16",
+        lambda sides: [
+            bench_decode(sides, "decode-fp8", HERD_FP8, sides.models.fp8, (CPP_Q8,)),
+            bench_decode(sides, "decode-fp8-gain", HERD_FP8, sides.models.fp8, (HERD,)),
+        ],
+    ),
+    "prefill-bf16": (
+        "prompt tokens/s of 512 until the first token",
+        lambda sides: [bench_prefill(sides, "prefill-bf16", HERD, (CPP, VLLM, COMPILED))],
+    ),
+    "prefill-fp8": (
+        "the same with every matrix in FP8, against our BF16",
+        lambda sides: [bench_prefill(sides, "prefill-fp8", HERD_FP8, (HERD,))],
+    ),
+    "throughput-8": ("tokens/s of 8 sequences", lambda sides: [bench_throughput(sides, 8)]),
+    "throughput-32": ("tokens/s of 32 sequences", lambda sides: [bench_throughput(sides, 32)]),
+    "sharing": ("tokens/s of 16 candidates of a prompt of 512", lambda sides: [bench_sharing(sides)]),
+}
+
+
+def run(names: Sequence[str]) -> list[Row]:
+    with sides() as there:
+        return [row for name in names for row in _ROWS[name][1](there)]
+
+
+ROWS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
+    "engine": ("the engine on the 1B shape: all rows that follow", partial(run, list(_ROWS))),
+    **{name: (f"1B shape: {about}", partial(run, [name])) for name, (about, _) in _ROWS.items()},
+}

@@ -1,0 +1,81 @@
+"""The models of `bench.engine`, random weights in the 1B shape: a BF16 folder, an FP8 one, and GGUF files of it.
+
+    python -m bench.engine_models FOLDER      # made beforehand; HERD_BENCH_MODELS=FOLDER lets the rows use them
+
+Without HERD_BENCH_MODELS they are made in a temporary folder and removed after the run (8 GB).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.load import SHAPE_1B, make_checkpoint
+from herd.commands.quantize import quantize
+from herd.weights.convert import convert
+from herd.weights.formats import WriteOptions
+
+
+@dataclass(frozen=True)
+class Models:
+    """What each program opens; made where it is missing."""
+
+    place: Path
+
+    @property
+    def bf16(self) -> Path:
+        folder = self.place / "bf16"
+        if not (folder / "config.json").exists():
+            making = _afresh(self.place / "bf16.part")
+            make_checkpoint(making, SHAPE_1B)
+            making.rename(folder)
+        return folder
+
+    @property
+    def fp8(self) -> Path:
+        """Every matrix in FP8, the output head too."""
+        folder = self.place / "fp8"
+        if not folder.exists():
+            quantize(self.bf16, folder, policy="all")
+        return folder
+
+    def gguf(self, dtype: str) -> Path:
+        file = self.place / f"{dtype}.gguf"
+        if not file.exists():
+            convert(self.bf16, file, to="gguf", options=WriteOptions(dtype))
+        return file
+
+
+@contextmanager
+def models() -> Iterator[Models]:
+    if stated := os.environ.get("HERD_BENCH_MODELS"):
+        yield Models(Path(stated))
+        return
+    with tempfile.TemporaryDirectory(dir=os.environ.get("HERD_BENCH_FOLDER")) as place:
+        yield Models(Path(place))
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of weights that a decoding step of one token has to read: all, but of an embedding that is no output
+    matrix one row alone."""
+    from herd.weights.registry import open_model
+
+    stored = open_model(folder)
+    unread = () if stored.config.tie_embeddings else ("model.embed_tokens.weight",)
+    return sum(entry.n_bytes for name, entry in stored.tensors.items() if name not in unread)
+
+
+def _afresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+if __name__ == "__main__":
+    made = Models(Path(sys.argv[1]))
+    print(made.bf16, made.gguf("bf16"), made.gguf("q8_0"), made.fp8, sep="\n")
