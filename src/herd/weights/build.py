@@ -45,10 +45,21 @@ def open_for_use(
     """
     stored = open_model(Path(path))
     tokenizer = tokenizer_of(stored)
+    return place(stored, device, say), tokenizer
+
+
+def place(
+    stored: StoredModel,
+    device: str = "cpu",
+    say: Callable[[str], None] | None = None,
+    *,
+    choose: Callable[[StoredModel, torch.device], torch.dtype] | None = None,
+) -> Llama:
+    """The network of a stored model on a device by its name; `choose` says in which dtype (`fitting_dtype`)."""
     needs = sum(_kept_bytes(stored, name, own_dtype(stored)) for name in stored.tensors)
     found = find_device(device, needs=needs, say=say)
     with memory_errors("give --device cpu, or quantise the model: herd quantize, herd convert --to gguf"):
-        return build_model(stored, dtype=fitting_dtype(stored, found), device=found), tokenizer
+        return build_model(stored, dtype=(choose or fitting_dtype)(stored, found), device=found)
 
 
 def fitting_dtype(stored: StoredModel, device: torch.device = CPU) -> torch.dtype:
