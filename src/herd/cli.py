@@ -217,6 +217,7 @@ def _serve(command: argparse.ArgumentParser) -> None:
         asked = Asked(
             model=options.model,
             device=options.device,
+            fp8=options.fp8,
             cache_tokens=options.cache_tokens,
             cache_gb=options.cache_gb,
             api_keys=tuple(options.api_key),

@@ -19,6 +19,7 @@ class Asked:
 
     model: Path
     device: str = "auto"
+    fp8: str = ""  # a policy's name
     cache_tokens: int = 0
     cache_gb: float = 0.0
     api_keys: tuple[str, ...] = ()
@@ -38,7 +39,7 @@ def serve(asked: Asked, settings: ServeSettings) -> int:
     from herd.serve.engine_backend import EngineBackend
     from herd.serve.loading import ModelSettings, load
 
-    chosen = ModelSettings(asked.model, asked.device, asked.cache_tokens, asked.cache_gb)
+    chosen = ModelSettings(asked.model, asked.device, asked.fp8, asked.cache_tokens, asked.cache_gb)
     listening = listen(settings)
     url = address(listening)
     failure: list[BaseException] = []

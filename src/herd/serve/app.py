@@ -21,6 +21,7 @@ from herd.errors import HerdError
 from herd.serve import chat_routes, health, response_routes, text_routes
 from herd.serve.backend import Backend
 from herd.serve.choices import GoneError
+from herd.serve.described import describe
 from herd.serve.guard import Guard
 from herd.serve.metrics import Metrics
 from herd.serve.page_files import mount_page
@@ -56,6 +57,7 @@ def create_app(backend: Backend, settings: ServeSettings, keys: Sequence[str] = 
         app.include_router(routes.router)
     mount_page(app, PAGE)
     _handle_errors(app)
+    describe(app, with_key=bool(keys))
     app.add_middleware(Guard, settings=settings, metrics=metrics, keys=keys)
     return app
 
@@ -72,7 +74,9 @@ def _handle_errors(app: FastAPI) -> None:
 
     async def plain(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return ApiError(error.status_code, str(error.detail)).response()
+        response = ApiError(error.status_code, str(error.detail)).response()
+        response.headers.update(error.headers or {})  # which methods are allowed, say
+        return response
 
     async def gone(request: Request, error: Exception) -> Response:
         return Response(status_code=499)  # nobody reads it

@@ -6,10 +6,10 @@ from typing import Literal
 
 from fastapi import APIRouter, Request
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from herd.serve.backend import NotReadyError, Served
-from herd.serve.described import described
+from herd.serve.described import read_only
 from herd.serve.replies import ApiError, json_response
 from herd.serve.service import Service, service_of
 from herd.serve.wire.common import Answer
@@ -39,14 +39,14 @@ class Health(Answer):
     status: Literal["ok", "loading", "stopping"]
 
 
-@router.get("/v1/models", **described(Models, "models"))
+@router.get("/v1/models", **read_only(Models, "models"))
 async def models(request: Request) -> Response:
     """The one model that is served."""
     service = service_of(request)
     return json_response({"object": "list", "data": [_model(service, service.backend.served)]})
 
 
-@router.get("/v1/models/{model:path}", **described(Model, "models"))
+@router.get("/v1/models/{model:path}", **read_only(Model, "models"))
 async def model(model: str, request: Request) -> Response:
     """The model of that name."""
     service = service_of(request)
@@ -66,8 +66,8 @@ def _model(service: Service, served: Served) -> dict[str, object]:
     }
 
 
-@router.get("/health", **described(Health, "health"))
-@router.get("/health/ready", **described(Health, "health"))
+@router.get("/health", **read_only(Health, "health"))
+@router.get("/health/ready", **read_only(Health, "health"))
 async def ready(request: Request) -> Response:
     """200 when requests are taken, 503 while the model is loaded and when the server stops."""
     try:
@@ -77,13 +77,13 @@ async def ready(request: Request) -> Response:
     return json_response({"status": "ok"})
 
 
-@router.get("/health/live", **described(Health, "health"))
+@router.get("/health/live", **read_only(Health, "health"))
 async def live() -> Response:
     """200 while the process runs."""
     return json_response({"status": "ok"})
 
 
-@router.get("/metrics", response_class=Response, tags=["health"])
+@router.get("/metrics", response_class=PlainTextResponse, tags=["health"])
 async def metrics(request: Request) -> Response:
     """Prometheus' text format."""
     return Response(service_of(request).metrics.page(), media_type=CONTENT_TYPE_LATEST)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from herd import __version__
@@ -16,14 +17,19 @@ from herd.generate.engine import Engine
 from herd.generate.settings import SchedulerSettings
 from herd.kernels import status
 from herd.llama.model import Llama
+from herd.quantize.settings import policy_called
+from herd.quantize.stream import quantised
 from herd.serve.backend import Served
-from herd.serve.engine_backend import Embed, Loaded
+from herd.serve.engine_backend import Loaded
 from herd.serve.settings import ServeSettings
-from herd.weights.build import open_for_use
+from herd.text import Tokenizer
+from herd.weights.build import own_dtype, place
+from herd.weights.registry import open_model, tokenizer_of
 
 _SHARE = 0.5  # of the memory that is free once the weights are there: for the cache, where nobody says how much
 _MOST_TOKENS = 2**20  # and never more positions than this
 _LEAST_TOKENS = 256
+_PROMPT_BUDGET = 512  # tokens of prompts in a step: what a long prompt may hold the others up by
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class ModelSettings:
 
     path: Path
     device: str = "auto"
+    fp8: str = ""  # a policy's name: BF16 weights are quantised while they are read
     cache_tokens: int = 0
     cache_gib: float = 0.0
 
@@ -47,31 +54,40 @@ class ModelSettings:
 def load(chosen: ModelSettings, settings: ServeSettings) -> Loaded:
     """Open the model and make its engine. Raises HerdError for what cannot be opened or does not fit."""
     remarks: list[str] = []
-    model, tokenizer = open_for_use(chosen.path, chosen.device, remarks.append)
-    tokens = _cache_tokens(model, chosen)
+    stored = open_model(chosen.path)
+    tokenizer = tokenizer_of(stored)
+    if chosen.fp8:
+        stored = quantised(stored, policy_called(chosen.fp8))
+    # The file's own dtype: who serves reads the weights for every token, and half the bytes are twice the speed.
+    model = place(stored, chosen.device, remarks.append, choose=lambda stored, device: own_dtype(stored))
+    return make_ready(model, tokenizer, chosen, settings, remarks)
+
+
+def make_ready(
+    model: Llama, tokenizer: Tokenizer, chosen: ModelSettings, settings: ServeSettings, remarks: Sequence[str] = ()
+) -> Loaded:
+    """The engine over a model that is there, and what is to be known of both."""
     engine = Engine(
         model,
-        cache_tokens=tokens,
+        cache_tokens=_cache_tokens(model, chosen),
         tokenizer=tokenizer,
         scheduling=SchedulerSettings(
             settings.max_running,
-            token_budget=settings.max_running + 512,
+            token_budget=settings.max_running + _PROMPT_BUDGET,
             max_waiting=settings.max_running + settings.max_queue,
         ),
     )
-    config = model.config
-    room = min(config.max_seq_len, engine.continuous.scheduler.pool.count * engine.continuous.scheduler.pool.size)
-    remarks += [status(), _memory(model, engine)]
+    pool = engine.continuous.scheduler.pool  # made here, so that a cache that does not fit is an error of the start
     served = Served(
         tokenizer=tokenizer,
-        context=config.max_seq_len,
-        room=room,
-        vocab_size=config.vocab_size,
+        context=model.config.max_seq_len,
+        room=min(model.config.max_seq_len, pool.count * pool.size),
+        vocab_size=model.config.vocab_size,
         fingerprint=_fingerprint(model, tokenizer.fingerprint),
         created=int(time.time()),
-        remarks=tuple(remarks),
+        remarks=(*remarks, status(), _memory(model, engine)),
     )
-    return Loaded(engine, served, _embedder(model))
+    return Loaded(engine, served, partial(mean_hidden, model))
 
 
 def _cache_tokens(model: Llama, chosen: ModelSettings) -> int:
@@ -100,10 +116,3 @@ def _fingerprint(model: Llama, tokenizer: str) -> str:
     """Short, and other for another architecture, vocabulary or version: OpenAI's `system_fingerprint`."""
     text = f"{__version__} {model.config} {tokenizer} {model.model.norm.weight.dtype} {device_of(model)}"
     return "herd_" + hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _embedder(model: Llama) -> Embed:
-    def embed(prompts: Sequence[Sequence[int]]) -> Iterator[list[float] | None]:
-        return mean_hidden(model, prompts)
-
-    return embed
