@@ -183,6 +183,9 @@ def _serve(command: argparse.ArgumentParser) -> None:
     command.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
     command.add_argument("--served-name", default="", metavar="NAME", help="what clients call the model")
     command.add_argument(
+        "--fp8", nargs="?", const="paper", default="", metavar="POLICY", help="quantise BF16 while it is read"
+    )
+    command.add_argument(
         "--api-key", action="append", default=[], metavar="KEY", help="clients must send; `ps` shows it"
     )
     command.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys, one a line; HERD_API_KEY works too")
