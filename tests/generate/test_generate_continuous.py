@@ -10,11 +10,12 @@ from generate_models import telling_model
 from herd.errors import ArtifactError, BusyError, InputError
 from herd.generate import Request, Sampling
 from herd.generate import engine as engine_module
-from herd.generate import paged as paged_module
-from herd.generate import work as work_module
+from herd.generate import torch_paged as paged_module
+from herd.generate import torch_work as work_module
 from herd.generate.continuous import PAGE, Continuous
 from herd.generate.engine import Engine
 from herd.generate.settings import SchedulerSettings
+from herd.kernels import library
 from herd.llama.config import LlamaConfig
 from herd.llama.loss import token_logprobs
 from herd.quantize.fp8 import quantize_model
@@ -90,6 +91,16 @@ def test_tokens_and_logprobs_are_those_of_the_trainer_however_they_are_computed(
             np.testing.assert_allclose(found.logprobs, trainers_logprobs(model, request, found), atol=1e-5)
 
 
+@pytest.fixture
+def in_torch(monkeypatch):
+    """As on a GPU, or where nothing was compiled."""
+    monkeypatch.setenv(library.VARIABLE, library.TORCH)
+    library.kernels.cache_clear()
+    yield
+    library.kernels.cache_clear()
+
+
+@pytest.mark.usefixtures("in_torch")
 def test_long_prompts_go_a_few_queries_at_a_time(model, monkeypatch):
     requests = [r for r in make_requests(12, temperature=0.0) if len(r.prompt) > 20]
     expected = run(Engine(model, scheduling=settings_of()), requests)
@@ -98,6 +109,7 @@ def test_long_prompts_go_a_few_queries_at_a_time(model, monkeypatch):
     assert [c.tokens for c in found] == [c.tokens for c in expected]
 
 
+@pytest.mark.usefixtures("in_torch")
 @pytest.mark.parametrize("saved", [1, 10**9])
 def test_a_beginning_in_common_is_read_once_or_by_each(model, monkeypatch, saved):
     monkeypatch.setattr(work_module, "_SAVED", saved)

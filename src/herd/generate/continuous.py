@@ -25,7 +25,7 @@ from herd.generate.rows import Rows
 from herd.generate.sampling import prompt_logprobs
 from herd.generate.scheduler import Chunk, Plan, Scheduler
 from herd.generate.settings import SchedulerSettings
-from herd.generate.work import Work, arranged
+from herd.generate.work import Work
 from herd.llama.model import Llama
 
 PAGE = 16  # positions: what is shared is shared in steps of this
@@ -52,13 +52,14 @@ class Continuous:
         cache_tokens: int,
         settings: SchedulerSettings | None = None,
         decoder: MakeDecoder | None = None,
+        cache_dtype: torch.dtype | None = None,
     ) -> None:
         settings = settings or SchedulerSettings()
         weight = model.model.norm.weight  # never quantised, unlike the matrices
         pool = Pages(max(1, cache_tokens // PAGE), PAGE)
         self.scheduler = Scheduler(pool, settings)
         with memory_errors(_LESS):
-            self._cache = PagedCache(model.config, pool.count, PAGE, weight.dtype, weight.device)
+            self._cache = PagedCache(model.config, pool.count, PAGE, weight.dtype, weight.device, cache_dtype)
         self._config, self._decoder = model.config, decoder
         self._model = with_pages(model, self._cache)
         self._rows = Rows(settings.max_running, model.config.max_seq_len)
@@ -76,8 +77,7 @@ class Continuous:
     def bytes_of(self, request: Request) -> int:
         """Bytes of keys and values that a request can come to need; beginnings shared with others count here too."""
         pages = self.scheduler.pages_of(len(request.prompt), self._limit(request))
-        one = self._cache.keys[0][0]
-        return pages * 2 * len(self._cache.keys) * one.numel() * one.element_size()
+        return pages * self._cache.page_bytes
 
     def submit(self, request: Request, *, priority: int = 0) -> int:
         """Queue a request; its number. Lower priorities go first.
@@ -125,12 +125,11 @@ class Continuous:
 
     def _carry_out(self, plan: Plan) -> Step:
         self._cache.copy(plan.copies)
-        groups = arranged(plan.chunks, PAGE)
-        chunks = [chunk for group in groups for chunk in group]
+        self._cache.work = work = Work.of(plan.chunks, self._cache)
+        chunks = work.chunks
         tokens = [token for chunk in chunks for token in self.scheduler.tokens(chunk)]
-        self._cache.work = Work.of(groups, self._cache)
         tokens_1N = torch.tensor([tokens], device=self._cache.device)
-        hidden_ND = self._model(tokens_1N, positions_BT=self._cache.work.positions_1N)[0]
+        hidden_ND = self._model(tokens_1N, positions_BT=work.positions_1N)[0]
         last = {}
         for chunk, stop in zip(chunks, np.cumsum([chunk.n_tokens for chunk in chunks]).tolist(), strict=True):
             self._tell_prompt(chunk, hidden_ND[stop - chunk.n_tokens : stop])

@@ -2,11 +2,12 @@
 
     cache = PagedCache(config, pages=1024, page=16, dtype=torch.float32, device="cpu")
     paged = with_pages(model, cache)
-    cache.work = Work.of(arranged(chunks, 16), cache)  # who these tokens are, and which pages are theirs
-    hidden_1ND = paged(tokens_1N, positions_BT=positions_1N)
+    cache.work = Work.of(chunks, cache)  # who these tokens are, and which pages are theirs
+    hidden_1ND = paged(tokens_1N, positions_BT=cache.work.positions_1N)
 
 The tokens of all chunks stand behind one another in one row, so that matrices are read once for prompts and
-continuations together; only attention tells the chunks apart. Nothing under llama/ knows of it.
+continuations together; only attention tells the chunks apart. Where the compiled library does passes, whole layers are
+replaced and everything between their products is its work; elsewhere only attention is. Nothing under llama/ knows.
 """
 
 from __future__ import annotations
@@ -14,110 +15,76 @@ from __future__ import annotations
 import copy
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from herd.generate.paged_cache import PagedCache
-from herd.generate.work import Decoding, Prompt
-from herd.llama import fused
-from herd.llama.attention import Attention, Layout, attend, attend_one
+from herd.generate.torch_paged import TorchPagedAttention
+from herd.kernels.attention import paged_attention
+from herd.kernels.fused import add_rms_norm, rms_norm, rotate_into, swiglu
+from herd.llama.attention import Layout
+from herd.llama.block import Block, RMSNorm
 from herd.llama.model import Llama
 
 Module = TypeVar("Module", bound=nn.Module)
-_SCORES = 2**22  # of a chunk of a prompt at once: a mask of that many places, and what attention makes of it
 
 
-class PagedAttention(nn.Module):
-    """`Attention` with its own matrices, over the pages of `cache` instead of a dense one."""
+class PagedBlock(nn.Module):
+    """`Block` with its own matrices, over the pages of `cache`; what is no product is done by the compiled library."""
 
-    def __init__(self, plain: Attention, cache: PagedCache) -> None:
+    def __init__(self, plain: Block, cache: PagedCache) -> None:
         super().__init__()
-        self.plain, self._cache = plain, cache
+        self.self_attn, self.mlp = plain.self_attn, plain.mlp
+        self.input_layernorm, self.post_attention_layernorm = plain.input_layernorm, plain.post_attention_layernorm
+        self._cache = cache
 
     def forward(self, x_1ND: Tensor, layout: Layout) -> Tensor:
-        plain, cache, work = self.plain, self._cache, self._cache.work
+        first, second, mlp = self.input_layernorm, self.post_attention_layernorm, self.mlp
+        mixed_1ND = self._attend(rms_norm(x_1ND, first.weight, first.eps), layout)
+        x_1ND, normed_1ND = add_rms_norm(x_1ND, mixed_1ND, second.weight, second.eps)
+        out_1ND: Tensor = mlp.down_proj(swiglu(mlp.gate_proj(normed_1ND), mlp.up_proj(normed_1ND)))
+        return out_1ND.add_(x_1ND)
+
+    def _attend(self, normed_1ND: Tensor, layout: Layout) -> Tensor:
+        plain, work = self.self_attn, self._cache.work
         assert work is not None, "nobody told what these tokens are"
-        q_1NHK = plain.q_proj(x_1ND).unflatten(-1, (-1, plain.head_dim))
-        k_1NGK = plain.k_proj(x_1ND).unflatten(-1, (-1, plain.head_dim))
-        v_1NGK = plain.v_proj(x_1ND).unflatten(-1, (-1, plain.head_dim))
-        q_1NHK = fused.rotate(q_1NHK, layout.cos, layout.sin)
-        k_1NGK = fused.rotate(k_1NGK, layout.cos, layout.sin)
-        cache.write(plain.layer, k_1NGK[0], v_1NGK[0], work)
-        mixed_1NHK = torch.empty_like(q_1NHK)
-        for part in work.parts:
-            if isinstance(part, Decoding):
-                mixed_1NHK[0, part.rows] = _decode(q_1NHK[0, part.rows, None], part, cache, plain.layer)[:, 0]
-            elif part.start == 0:
-                q, k, v = (x[:, part.rows] for x in (q_1NHK, k_1NGK, v_1NGK))
-                mixed_1NHK[:, part.rows] = attend(q, k, v, Layout(layout.cos, layout.sin))
-            else:
-                mixed_1NHK[:, part.rows] = _continue(q_1NHK[:, part.rows], part, cache, plain.layer, layout)
-        out_1ND: Tensor = plain.o_proj(mixed_1NHK.flatten(2))
-        return out_1ND
+        pages = self._cache.layers[plain.layer]
+        q_NHK, k_NGK, v_NGK = (
+            project(normed_1ND)[0].unflatten(-1, (-1, plain.head_dim))
+            for project in (plain.q_proj, plain.k_proj, plain.v_proj)
+        )
+        cos_NC, sin_NC = layout.cos[0, :, 0], layout.sin[0, :, 0]
+        q_NHK = rotate_into(q_NHK, k_NGK, v_NGK, cos_NC, sin_NC, pages, work.planned.places_N)
+        mixed_1ND: Tensor = plain.o_proj(paged_attention(q_NHK, pages, work.planned).flatten(1)[None])
+        return mixed_1ND
 
 
-def _decode(q_B1HK: Tensor, part: Decoding, cache: PagedCache, layer: int) -> Tensor:
-    own = cache.read(layer, part.places_BGP)
-    if part.shared_1GP is None:
-        return attend_one(q_B1HK, *own, part.mask_B11S)
-    return attend_shared(q_B1HK, cache.read(layer, part.shared_1GP), own, part.mask_B11S)
+class PagedNorm(nn.Module):
+    """The last norm by the compiled library."""
 
+    def __init__(self, plain: RMSNorm) -> None:
+        super().__init__()
+        self.weight, self.eps = plain.weight, plain.eps
 
-def attend_shared(
-    q_B1HK: Tensor, shared: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], mask_B11S: Tensor
-) -> Tensor:
-    """One new token a row, over keys and values [1, P, G, K] that all rows begin with and [B, S, G, K] of their own.
-
-    The queries of all rows become rows of one product with the shared keys: those are read once, not once a row.
-    """
-    (k_1PGK, v_1PGK), (k_BSGK, v_BSGK) = shared, own
-    B, _, H, K = q_B1HK.shape
-    P, G = k_1PGK.shape[1:3]
-    q_BGRK = q_B1HK.reshape(B, G, H // G, K)
-    q_GNK = q_BGRK.transpose(0, 1).reshape(G, -1, K)  # N is B * R here
-    scores_GNP = torch.matmul(q_GNK, k_1PGK[0].permute(1, 2, 0))
-    scores_BGRP = scores_GNP.view(G, B, H // G, P).transpose(0, 1)
-    scores_BGRS = torch.matmul(q_BGRK, k_BSGK.permute(0, 2, 3, 1)).masked_fill_(~mask_B11S, -torch.inf)
-    weights = torch.cat([scores_BGRP, scores_BGRS], dim=-1).mul_(K**-0.5).softmax(-1, dtype=torch.float32)
-    weights = weights.to(v_BSGK.dtype)
-    weights_GNP = weights[..., :P].transpose(0, 1).reshape(G, -1, P)
-    mixed_BGRK = torch.matmul(weights_GNP, v_1PGK[0].transpose(0, 1)).view(G, B, H // G, K).transpose(0, 1)
-    mixed_BGRK = mixed_BGRK + torch.matmul(weights[..., P:], v_BSGK.transpose(1, 2))
-    return mixed_BGRK.reshape(B, 1, H, K)
-
-
-def _continue(q_1THK: Tensor, part: Prompt, cache: PagedCache, layer: int, layout: Layout) -> Tensor:
-    """Attention of a later part of a prompt, a few queries at a time: their scores must not fill the memory."""
-    k_1SGK, v_1SGK = cache.read(layer, part.places_1GP)
-    length = q_1THK.shape[1]
-    at_once = max(1, _SCORES // (part.start + length))
-    mixed = []
-    for first in range(0, length, at_once):
-        queries_T = torch.arange(first, min(first + at_once, length), device=q_1THK.device) + part.start
-        stop = part.start + min(first + at_once, length)
-        mask_TS = torch.arange(stop, device=q_1THK.device) <= queries_T[:, None]
-        only = Layout(layout.cos, layout.sin, mask=mask_TS[None, None])
-        mixed.append(attend(q_1THK[:, first : first + at_once], k_1SGK[:, :stop], v_1SGK[:, :stop], only))
-    return torch.cat(mixed, dim=1)
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.eps)
 
 
 def with_pages(model: Llama, cache: PagedCache) -> Llama:
     """The same parameters and layers, attention over pages. What is put into `model` later is not seen here."""
-    backbone = _shallow(model.model)
-    layers = []
-    for block in model.model.layers:
-        paged = _shallow(block)
-        assert isinstance(block.self_attn, Attention)
-        paged.self_attn = PagedAttention(block.self_attn, cache)
-        layers.append(paged)
-    backbone.layers = nn.ModuleList(layers)
-    twin = _shallow(model)
-    twin.model = backbone
-    return twin
+    layers = nn.ModuleList(_paged(block, cache) for block in model.model.layers)
+    norm = PagedNorm(model.model.norm) if cache.compiled else model.model.norm
+    return replaced(model, model=replaced(model.model, layers=layers, norm=norm))
 
 
-def _shallow(module: Module) -> Module:
-    """A module over the same parts, whose parts can be replaced without the first one noticing."""
+def _paged(block: nn.Module, cache: PagedCache) -> nn.Module:
+    assert isinstance(block, Block)
+    if cache.compiled:
+        return PagedBlock(block, cache)
+    return replaced(block, self_attn=TorchPagedAttention(block.self_attn, cache))
+
+
+def replaced(module: Module, **parts: nn.Module) -> Module:
+    """A module over the same parameters with other parts, without the first one noticing."""
     twin = copy.copy(module)
-    twin._modules = dict(module._modules)
+    twin._modules = {**module._modules, **parts}
     return twin
