@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     _recipes(_command(commands, "recipes", "the recipes there are, or one of them in full", "recipes nano"))
     _train(_command(commands, "train", "fine-tune an adopted model", "train sft --model llama-8b --data talks.jsonl"))
     _chat(_command(commands, "chat", "talk to a model in the terminal", "chat runs/nano/flagship --system 'Be brief.'"))
-    _serve(_command(commands, "serve", "a model behind OpenAI's API, and a page to chat", "serve llama --port 8000"))
+    _serve(_command(commands, "serve", "a model over HTTP, and a page to chat with it", "serve llama --port 8000"))
     _evaluate(_command(commands, "evaluate", "a model on a suite of tasks", "evaluate runs/nano/flagship"))
     _quantize(_command(commands, "quantize", "BF16 to FP8, as released", "quantize runs/nano/flagship flagship-fp8"))
     _convert(_command(commands, "convert", "a model from one format to another", "convert original model --to hf"))
@@ -253,16 +253,32 @@ def _quantize(command: argparse.ArgumentParser) -> None:
     command.add_argument("out", type=Path, help="the folder to write (compressed-tensors FP8)")
     command.add_argument(
         "--policy",
-        default="paper",
+        default="",
         metavar="NAME",
         help="paper (default: feed-forward, first and last layer kept), all-linear (attention too, every layer), "
         "all (the output head too)",
     )
 
-    def call(options: argparse.Namespace) -> int:
-        from herd.commands.quantize import quantize
+    check = command.add_argument_group("how good it still is (a folder that stands already is measured as it is)")
+    check.add_argument(
+        "--check",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="predictions beside those of BF16 on a text, dialogues or documents (default: the run's own, or herd's)",
+    )
+    check.add_argument("--suite", nargs="?", const="", metavar="FILE", help="scores of both, as herd evaluate has them")
+    check.add_argument("--reward", type=Path, metavar="FOLDER", help="a reward model, to judge both models' replies")
+    check.add_argument("--tokens", type=int, default=4096, metavar="N", help="of the text, at most (default: 4096)")
+    _device(command)
 
-        return quantize(options.model, options.out, options.policy)
+    def call(options: argparse.Namespace) -> int:
+        from herd.commands.quality import Asked
+        from herd.commands.quantize import quantize_and_check
+
+        wanted = not (options.check is None and options.suite is None and options.reward is None)
+        asked = Asked(options.check, options.suite, options.reward, options.tokens, options.device) if wanted else None
+        return quantize_and_check(options.model, options.out, options.policy, asked)
 
     command.set_defaults(call=call)
 
