@@ -11,9 +11,10 @@ from herd.serve.described import described
 from herd.serve.replies import json_response
 from herd.serve.service import answered, service_of, warned
 from herd.serve.sse import EventStream
+from herd.serve.strict_json import StrictRoute
 from herd.serve.wire.chat import ChatChunk, ChatCompletion, ChatRequest
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 
 @router.post("/v1/chat/completions", **described(ChatCompletion, "chat", stream=ChatChunk))

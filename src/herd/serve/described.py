@@ -17,6 +17,7 @@ _ERRORS = {
     404: "the model is not served here",
     408: "the body did not come in time",
     413: "the body is larger than the limit",
+    415: "the body is not application/json",
     429: "the queue is full; Retry-After says when to try again",
     500: "the engine failed; other requests go on",
     503: "the model is being loaded, or the server stops",

@@ -11,9 +11,10 @@ from herd.serve.replies import json_response
 from herd.serve.responses import ResponseRun, read_response
 from herd.serve.service import service_of, warned
 from herd.serve.sse import EventStream, when_gone
+from herd.serve.strict_json import StrictRoute
 from herd.serve.wire.responses import ResponseBody, ResponseEvent, ResponsesRequest
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 
 @router.post("/v1/responses", **described(ResponseBody, "responses", stream=ResponseEvent))

@@ -20,6 +20,7 @@ from herd.serve.sampling import warnings_of
 from herd.serve.service import answered, service_of, warned
 from herd.serve.settings import ServeSettings
 from herd.serve.sse import EventStream
+from herd.serve.strict_json import StrictRoute
 from herd.serve.toolbox import Toolbox
 from herd.serve.wire.completions import CompletionRequest, TextCompletion
 from herd.serve.wire.texts import (
@@ -32,7 +33,7 @@ from herd.serve.wire.texts import (
 )
 from herd.text import encode_prompt
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 
 @router.post("/v1/completions", **described(TextCompletion, "completions", stream=TextCompletion))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from herd.serve.wire.common import (
     Answer,
     Count,
     FinishReason,
+    JsonObject,
     SamplingFields,
     StreamOptions,
     Text,
@@ -30,7 +31,7 @@ class Part(Wire):
 
 class CalledFunction(Wire):
     name: Name
-    arguments: str | dict[str, Any] = Field(description="JSON text")
+    arguments: str | JsonObject = Field(description="JSON text")
 
 
 class Called(Wire):
@@ -51,7 +52,7 @@ class ChatMessage(Wire):
 class FunctionDefinition(Wire):
     name: Name
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
 
 
@@ -72,7 +73,7 @@ class ChosenTool(Wire):
 class JsonSchemaFormat(Wire):
     name: str | None = None
     description: str | None = None
-    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    schema_: JsonObject | None = Field(None, alias="schema")
     strict: bool | None = None
 
 

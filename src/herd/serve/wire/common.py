@@ -7,15 +7,30 @@ honoured are listed, and refused.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from herd.generate.protocol import MOST_ALTERNATIVES
 
 _SEED = 2**63
 Text = Annotated[str, Field(max_length=2**24)]
 Count = Annotated[int, Field(ge=1, le=2**31)]
+
+
+def _finite(value: dict[str, Any]) -> dict[str, Any]:
+    """1e400 is JSON, and an infinity once it is read."""
+    waiting: list[Any] = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, float) and not math.isfinite(one):
+            raise ValueError("a number that is too large")
+        waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_finite)]
 
 
 class Wire(BaseModel):
@@ -60,7 +75,7 @@ class StreamOptions(Wire):
 class StructuredOutputs(Wire):
     """vLLM's: exactly one of these."""
 
-    json_: dict[str, Any] | str | None = Field(None, alias="json")
+    json_: JsonObject | str | None = Field(None, alias="json")
     regex: str | None = None
     choice: Annotated[list[str], Field(min_length=1)] | None = None
     grammar: str | None = None
@@ -83,7 +98,7 @@ class SamplingFields(Wire):
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)] | None = None
     ignore_eos: bool | None = None
     structured_outputs: StructuredOutputs | None = None
-    guided_json: dict[str, Any] | str | None = None
+    guided_json: JsonObject | str | None = None
     guided_regex: str | None = None
     guided_choice: Annotated[list[str], Field(min_length=1)] | None = None
     guided_grammar: str | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from herd.serve.wire.chat import Name, Part
-from herd.serve.wire.common import Alternatives, Answer, Count, SamplingFields, Text, Wire
+from herd.serve.wire.common import Alternatives, Answer, Count, JsonObject, SamplingFields, Text, Wire
 
 
 class InputItem(Wire):
@@ -28,7 +28,7 @@ class FunctionTool(Wire):
     type: str
     name: Name | None = None
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
 
 
@@ -41,7 +41,7 @@ class TextFormat(Wire):
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = None
     description: str | None = None
-    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    schema_: JsonObject | None = Field(None, alias="schema")
     strict: bool | None = None
 
 
@@ -64,7 +64,7 @@ class ResponsesRequest(SamplingFields):
     stream: bool | None = None
     metadata: dict[str, str] | None = None
     previous_response_id: str | None = None
-    conversation: str | dict[str, Any] | None = None
+    conversation: str | JsonObject | None = None
     background: bool | None = None
     truncation: Literal["auto", "disabled"] | None = None
 
