@@ -25,7 +25,7 @@ def evaluate(model_folder: Path, tasks_file: Path | None, out: Path | None, devi
     model, tokenizer = open_for_use(model_folder, device, said.append)
     if tokenizer.foreign_format:
         print(tokenizer.foreign_format.told(), file=sys.stderr)
-    path, settings = (tasks_file, SuiteSettings()) if tasks_file else _asked_before(model_folder)
+    path, settings = _suite(model_folder, tasks_file)
     result = scores(model, tokenizer, _tasks(path), settings)
     table = Table(title=f"{model_folder} on {path}", caption="\n".join(said))
     for name in ("capability", "score", "95 % interval", "items"):
@@ -38,6 +38,16 @@ def evaluate(model_folder: Path, tasks_file: Path | None, out: Path | None, devi
     if out:
         print(save_results(out, result, RunInfo(model=str(model_folder), date=datetime.now(UTC))))
     return 0
+
+
+def suite_for(model_folder: Path, tasks_file: Path | None) -> tuple[list[Task], SuiteSettings]:
+    """The tasks of a file, or those of the run that the model is from; and how they are asked."""
+    path, settings = _suite(model_folder, tasks_file)
+    return _tasks(path), settings
+
+
+def _suite(model_folder: Path, tasks_file: Path | None) -> tuple[Path, SuiteSettings]:
+    return (tasks_file, SuiteSettings()) if tasks_file else _asked_before(model_folder)
 
 
 def _tasks(path: Path) -> list[Task]:

@@ -6,10 +6,40 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from herd.errors import InputError
+from herd.errors import InputError, SettingError
 
 if TYPE_CHECKING:
+    from herd.commands.quality import Asked
     from herd.weights.formats import WriteOptions
+
+
+def quantize_and_check(source: Path, out: Path, policy: str, asked: Asked | None) -> int:
+    """`herd quantize`; where a check is asked for and the folder stands already, it is measured, not made again."""
+    from herd.commands.quality import check
+
+    if asked is None:
+        return quantize(source, out, policy or "paper")
+    if out.is_dir() and any(out.iterdir()):
+        _refuse_another_policy(out, policy)
+        print(f"{out} is there already: it is measured as it is", file=sys.stderr)
+    else:
+        quantize(source, out, policy or "paper")
+    return check(source, out, asked)
+
+
+def _refuse_another_policy(out: Path, policy: str) -> None:
+    from herd.weights.herd_json import herd_json
+    from herd.weights.quantization import HERD_KEY
+
+    stated = herd_json(out).get(HERD_KEY)
+    report = stated.get("report") if isinstance(stated, dict) else None
+    made = report.get("policy") if isinstance(report, dict) else None
+    if policy and made not in (None, policy):
+        raise SettingError(
+            f"what stands here was made by the policy {made or 'of nobody'}, not by {policy}",
+            where=str(out),
+            mend="leave --policy out to measure it, or name another place",
+        )
 
 
 def quantize(source: Path, out: Path, policy: str = "paper", options: WriteOptions | None = None) -> int:

@@ -38,7 +38,7 @@ def quantised(model: StoredModel, policy: Fp8Policy | None = None) -> StoredMode
         raise InputError("the model is quantised already", where=str(model.path), mend="start from the bf16 model")
     names = [f"{name}.weight" for name in policy.selected(model.config, str(model.path))]
     matrices = {name: _Matrix(name, model) for name in names}
-    tensors = dict(model.tensors)
+    tensors = {name: _narrow(entry) for name, entry in model.tensors.items()}
     for name in names:
         tensors |= matrices[name].entries()
     config = policy.shape_of(model.config)
@@ -52,6 +52,14 @@ def quantised(model: StoredModel, policy: Fp8Policy | None = None) -> StoredMode
     herd = {**model.herd, "from": str(model.path)}
     made = replace(model, config=config, tensors=tensors, herd=herd, findings=findings)
     return replace(made, activation_bound=policy.activation_bound)
+
+
+def _narrow(entry: Entry) -> Entry:
+    """What stays wide is BF16 at the most: vLLM would compute in float32 where the folder holds it."""
+    wide = entry.dtype in (torch.float32, torch.float64)
+    return (
+        replace(entry, dtype=torch.bfloat16, values=lambda: entry.values().bfloat16(), packed=None) if wide else entry
+    )
 
 
 class _Matrix:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from herd.release.agreement import NOTICE_FILE, Bond
 from herd.release.energy import Energy
 from herd.release.facts import Facts
-from herd.release.fp8 import fp8_lines
+from herd.release.fp8 import fp8_lines, quality_lines
 from herd.release.header import header
 from herd.release.lineage import Lineage, Step
 from herd.release.scores import Row
@@ -101,6 +101,7 @@ def _model(card: Card) -> Iterator[str]:
     yield f"- Format: Hugging Face folder with safetensors, {_size(total)} ({parts})."
     if facts.fp8:
         yield from fp8_lines(facts.fp8)
+        yield from quality_lines(facts.quality)
     else:
         yield "- Not quantised."
     yield f"- Languages: {_named(card.languages)}."

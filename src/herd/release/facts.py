@@ -29,6 +29,7 @@ class Facts:
     parameters: int | None
     bytes_by_dtype: Mapping[str, int]
     fp8: Fp8Layout | None = None
+    quality: Mapping[str, Any] = field(default_factory=dict)  # of FP8 beside BF16, where it was measured
     adapter_of: str = ""
     ggufs: Mapping[str, int] = field(default_factory=dict)
 
@@ -43,7 +44,8 @@ def facts_of(folder: Path, base: str = "") -> Facts:
         return Facts({}, None, {}, adapter_of=base)
     if not (folder / "config.json").is_file():
         return _of_ggufs(folder)
-    from herd.weights.quantization import read_layout
+    from herd.weights.herd_json import herd_json
+    from herd.weights.quantization import HERD_KEY, read_layout
     from herd.weights.registry import open_model
 
     model = open_model(folder, "hf")  # names and shapes are compared with config.json
@@ -51,7 +53,12 @@ def facts_of(folder: Path, base: str = "") -> Facts:
     sizes: Counter[str] = Counter()
     for entry in model.tensors.values():
         sizes[str(entry.dtype).removeprefix("torch.")] += entry.n_bytes
-    return Facts(config, model.config.parameters(), dict(sizes), read_layout(folder, config) if model.is_fp8 else None)
+    parameters = model.config.parameters()
+    if not model.is_fp8:
+        return Facts(config, parameters, dict(sizes))
+    stated = herd_json(folder).get(HERD_KEY)
+    quality = stated.get("quality") if isinstance(stated, dict) else None
+    return Facts(config, parameters, dict(sizes), read_layout(folder, config), quality or {})
 
 
 def _of_ggufs(folder: Path) -> Facts:

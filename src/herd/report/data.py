@@ -21,6 +21,7 @@ from herd.report.data_posttraining import Fp8Check as Fp8Check
 from herd.report.data_posttraining import Gate as Gate
 from herd.report.data_posttraining import Round as Round
 from herd.report.data_posttraining import Teaching as Teaching
+from herd.report.data_posttraining import WorstToken as WorstToken
 from herd.report.score import Count as Count
 from herd.report.score import Number as Number
 from herd.report.score import Score as Score

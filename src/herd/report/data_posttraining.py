@@ -48,8 +48,24 @@ class Teaching:
 
 
 @dataclass(frozen=True)
+class WorstToken:
+    """A place of a text where both models differ most: what stood before it, and the probability of what followed."""
+
+    before: str
+    expected: str
+    bf16: Number = None
+    fp8: Number = None
+    kl: Number = None  # nats
+    bf16_says: str = ""  # the likeliest token, by each
+    fp8_says: str = ""
+
+
+@dataclass(frozen=True)
 class Fp8Check:
-    """Section 7. `agreement` is the share of greedy tokens that both models choose alike."""
+    """Section 7. `agreement` is the share of greedy tokens that both models choose alike.
+
+    `divergences` are KL(BF16 || FP8) of single tokens in nats, thinned to quantiles at equal steps, 0 to 1.
+    """
 
     model: str = "flagship"
     bf16: Score | None = None
@@ -61,3 +77,15 @@ class Fp8Check:
     rewards_fp8: tuple[Number, ...] = ()
     agreement: Score | None = None
     kept: str = ""  # which layers stay in BF16, in words
+    reward_ks: Number = None  # Kolmogorov-Smirnov's D between the two distributions of rewards, and its p
+    reward_p: Number = None
+    capabilities: Mapping[str, tuple[Score | None, Score | None]] = field(default_factory=dict)  # BF16, FP8
+    text: str = ""  # what was read, in words
+    tokens: Count = None
+    kl_mean: Number = None
+    kl_p99: Number = None
+    kl_max: Number = None
+    divergences: tuple[Number, ...] = ()
+    perplexity_bf16: Number = None
+    perplexity_fp8: Number = None
+    worst: tuple[WorstToken, ...] = ()

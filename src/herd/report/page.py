@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from herd.files import write_text
-from herd.report.data import ReportData
+from herd.report.data import Fp8Check, ReportData
 from herd.report.html import Html, tag
 from herd.report.sections.announcement import announcement_section
 from herd.report.sections.conversations import conversations_section
@@ -66,8 +66,17 @@ def render(data: ReportData) -> str:
         "details", tag("summary", "Contents"), tag("nav", _links(), aria_label="Contents"), class_="contents-fold"
     )
     body = tag("body", tag("div", aside, folded, main, class_="page"), tag("script", script))
-    page = tag("html", _head(data.recipe, script), body, lang="en")
-    return f"<!DOCTYPE html>\n{page}\n"
+    return _document(f"{data.recipe}: report of a herd", body, script)
+
+
+def render_fp8(check: Fp8Check) -> str:
+    """A page of the FP8 section alone, as `herd quantize --check` writes it."""
+    main = tag("main", tag("h1", check.model), fp8_section(check))
+    return _document(f"{check.model}: FP8 beside BF16", tag("body", tag("div", main, class_="page alone")), "")
+
+
+def _document(title: str, body: Html, script: str) -> str:
+    return f"<!DOCTYPE html>\n{tag('html', _head(title, script), body, lang='en')}\n"
 
 
 def write_report(data: ReportData, path: Path) -> None:
@@ -75,7 +84,7 @@ def write_report(data: ReportData, path: Path) -> None:
     write_text(path, render(data))
 
 
-def _head(recipe: str, script: str) -> Html:
+def _head(title: str, script: str) -> Html:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
@@ -87,7 +96,7 @@ def _head(recipe: str, script: str) -> Html:
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{recipe}: report of a herd"),
+        tag("title", title),
         tag("style", _asset("style.css")),
     )
 

@@ -51,12 +51,12 @@ def write_stored(model: StoredModel, target: Path, form: Format, options: WriteO
             read_json(path)  # a damaged tokenizer would travel on in silence
         elif not os.access(path, os.R_OK):
             raise ArtifactError("cannot be read: no right to it", where=str(path), mend="ask for it, or move it away")
-    plan = {"from": _sources(model), "to": form.name, "options": asdict(options), "tensors": _forms(model)}
+    plan = {"from": sources_of(model), "to": form.name, "options": asdict(options), "tensors": _forms(model)}
     with staged(target, plan, single_file=form.single_file) as out:
         form.write(model, out, options, progress)
 
 
-def _sources(model: StoredModel) -> list[tuple[str, int, int]]:
+def sources_of(model: StoredModel) -> list[tuple[str, int, int]]:
     """What the source looked like: a resumed run must not mix two models."""
     places = [model.path, *([model.base] if model.base else [])]
     files = {file for place in places for file in (place.iterdir() if place.is_dir() else [place])}

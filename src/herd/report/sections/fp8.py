@@ -5,16 +5,19 @@ from __future__ import annotations
 from herd.report.axes import linear_axis, percent_axis
 from herd.report.data import Fp8Check, Number
 from herd.report.html import Html
-from herd.report.numbers import difference, finite, percent, plain, score, size
+from herd.report.numbers import count, difference, finite, measured, percent, plain, score, size
 from herd.report.parts import facts, figure, section
 from herd.report.plot import Plot, Point, legend
+from herd.report.rows import Row, Series, rows_chart
+from herd.report.sections.fp8_tokens import divergence_figure, worst_tokens
 
 
 def fp8_section(check: Fp8Check | None) -> Html:
-    lead = "The same model in BF16 and with FP8 feed-forward layers, on the same prompts."
+    lead = "The same model in BF16 and in FP8, on the same texts and prompts."
     if check is None:
         return section("fp8", "FP8 beside BF16", lead)
-    return section("fp8", "FP8 beside BF16", lead, _facts(check), _rewards(check))
+    parts = (_facts(check), _capabilities(check), _rewards(check), divergence_figure(check), worst_tokens(check))
+    return section("fp8", "FP8 beside BF16", lead, *parts)
 
 
 def _facts(check: Fp8Check) -> Html | None:
@@ -30,9 +33,29 @@ def _facts(check: Fp8Check) -> Html | None:
             ("Size, FP8", size(check.bytes_fp8)),
             ("Saved", saved),
             ("Same greedy token", score(check.agreement)),
+            ("Perplexity, BF16", measured(check.perplexity_bf16)),
+            ("Perplexity, FP8", measured(check.perplexity_fp8)),
+            ("KL divergence a token, mean", _nats(check.kl_mean)),
+            ("99 % of tokens below", _nats(check.kl_p99)),
+            ("Largest", _nats(check.kl_max)),
+            ("Measured on", f"{check.text}, {count(check.tokens)} tokens" if check.text else ""),
             ("Left in BF16", check.kept),
         ]
     )
+
+
+def _nats(value: Number) -> str:
+    return "" if value is None else f"{measured(value)} nats"
+
+
+def _capabilities(check: Fp8Check) -> Html | None:
+    if not check.capabilities:
+        return None
+    series = [Series("BF16", "s0"), Series("FP8", "s1", "square")]
+    rows = [Row(name, pair, score(pair[1]).split(" (")[0]) for name, pair in check.capabilities.items()]
+    names = [("BF16", "s0", "none", "round"), ("FP8", "s1", "none", "square")]
+    drawing = rows_chart(rows, series, "Scores by capability in BF16 and in FP8, with their intervals")
+    return figure("Scores by capability with 95 % intervals; the number is that of FP8.", legend(names), drawing)
 
 
 def _rewards(check: Fp8Check) -> Html | None:
@@ -46,7 +69,12 @@ def _rewards(check: Fp8Check) -> Html | None:
     plot.line(bf16, "s0", "", title="BF16")
     plot.line(fp8, "s1", "5 4", title="FP8")
     names = [("BF16", "s0", "", ""), ("FP8", "s1", "5 4", "")]
-    return figure(f"Rewards of the answers: {medians}.", legend(names), plot.html())
+    apart = ""
+    if check.reward_ks is not None:
+        apart = (
+            f" The curves lie at most {percent(check.reward_ks)} apart (Kolmogorov-Smirnov, p {plain(check.reward_p)})."
+        )
+    return figure(f"Rewards of the answers: {medians}.{apart}", legend(names), plot.html())
 
 
 def _cumulative(values: tuple[Number, ...], most: int = 200) -> list[Point]:

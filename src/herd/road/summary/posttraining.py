@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from herd.evaluate.statistics import wilson
@@ -10,6 +11,7 @@ from herd.evaluate.suite import SuiteResult
 from herd.report.data import Fp8Check, Gate, Round, Score, Teaching
 from herd.report.numbers import count, signed_points
 from herd.road.summary.folders import Folders, as_score, difference_score, model_bytes
+from herd.road.summary.fp8 import shown
 
 
 def by_capability(result: SuiteResult | None) -> dict[str, Score]:
@@ -113,17 +115,13 @@ def fp8(folders: Folders) -> Fp8Check | None:
     check: Mapping[str, Any] = folders.json("fp8-check", "check.json", optional=True) or {}
     wide, narrow = fp8_bytes(folders)
     compared = folders.compared(folders.flagship, "flagship-fp8")
-    agreement = check.get("agreement")
-    return Fp8Check(
+    return replace(
+        shown(check),
         bf16=average(folders.results.get(folders.flagship)),
         fp8=average(folders.results.get("flagship-fp8")),
         difference=difference_score(compared["overall"]) if compared else None,
         bytes_bf16=wide,
         bytes_fp8=narrow,
-        rewards_bf16=tuple(check.get("rewards_bf16") or ()),
-        rewards_fp8=tuple(check.get("rewards_fp8") or ()),
-        agreement=Score(agreement["value"], agreement["low"], agreement["high"]) if agreement else None,
-        kept=_kept(check),
     )
 
 
@@ -136,11 +134,3 @@ def fp8_bytes(folders: Folders) -> tuple[int | None, int | None]:
     if narrow is None and "flagship-fp8" in folders:
         narrow = model_bytes(folders.paths["flagship-fp8"])
     return wide, narrow
-
-
-def _kept(check: Mapping[str, Any]) -> str:
-    told, shift = str(check.get("kept", "")), check.get("shift")
-    if not shift:
-        return told
-    moved = f"rewards moved by D = {shift['ks']:.3f} (Kolmogorov-Smirnov, p = {shift['p']:.2g})"
-    return f"{told}; {moved}" if told else moved
