@@ -39,6 +39,7 @@ class Edits:
         if self.repetition != 1:
             self._counts = dict.fromkeys(request.prompt, 0)
         self._constraint: Constraint | None = request.grammar.start() if request.grammar else None
+        self.problem = ""  # why the grammar gave up
         self.mask = self._next_mask()
         if self.exhausted:
             raise InputError("the grammar allows no first token", where="grammar", mend="give one that allows some")
@@ -63,8 +64,11 @@ class Edits:
         if self._penalised:
             self._counts[token] = self._counts.get(token, 0) + 1
         if self._constraint is not None:
-            self._constraint.advance(token)
-            self.mask = self._next_mask()
+            try:
+                self._constraint.advance(token)
+                self.mask = self._next_mask()
+            except InputError as error:  # one request's grammar is no reason to end the others of the batch
+                self.problem, self.mask = error.message, np.zeros(self._vocab_size, dtype=np.bool_)
 
     def _next_mask(self) -> NDArray[np.bool_] | None:
         if self._constraint is None:

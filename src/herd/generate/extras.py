@@ -57,6 +57,7 @@ class Extras:
         return {
             "text": text,
             "stop": self._text.found if self._text else "",
+            "problem": self.edits.problem if self.edits else "",
             "top_logprobs": tuple(self.top),
             "prompt_logprobs": tuple(self._prompt_logprobs),
             "prompt_top_logprobs": tuple(self._prompt_top),

@@ -85,7 +85,10 @@ def _require(holds: bool, name: str, value: object, mend: str) -> None:
 
 
 class Constraint(Protocol):
-    """What one continuation may hold, token by token: where a grammar library comes in. It is used once."""
+    """What one continuation may hold, token by token: where a grammar library comes in. It is used once.
+
+    An InputError of either method ends this continuation, as its `problem`; at the first mask it refuses the request.
+    """
 
     def mask(self) -> NDArray[np.bool_]:
         """[V], True for the ids that may come next. None at all: the continuation is whole and ends."""
@@ -130,7 +133,7 @@ Alternatives = tuple[tuple[int, float], ...]  # (id, log-probability), the likel
 @dataclass(frozen=True)
 class Completion:
     """What was sampled. With finish "stop" the last token is the stop id, or the one that completed a stop text, or the
-    last that the grammar has room for; "length" means that there was no more room.
+    last that the grammar has room for; "length" means that there was no more room, or that a grammar gave up.
 
     `logprobs[t]` is the natural logarithm of the probability that the model itself, at temperature 1 and over all
     tokens, gave `tokens[t]`: what a trainer computes for the same ids. The other log-probabilities are the same kind.
@@ -144,6 +147,7 @@ class Completion:
     top_logprobs: tuple[Alternatives, ...] = ()  # one a token, where they were asked for
     prompt_logprobs: tuple[float, ...] = ()  # one for each id of the prompt but the first, where they were asked for
     prompt_top_logprobs: tuple[Alternatives, ...] = ()  # the same, where both were asked for
+    problem: str = ""  # why a grammar could not be followed to its end
     cached: int = 0  # ids of the prompt that were not computed for this request: another's pages held them
 
 

@@ -129,8 +129,8 @@ class Rows:
         n_new = self.table["new"][row]
         tokens, logprobs = self._tokens_BT[row, :n_new].tolist(), self._logprobs_BT[row, :n_new].tolist()
         more = self._extras[row].completion_fields() if row in self._extras else {}
-        cached = int(self.table["cached"][row])
-        return Completion(tuple(tokens), tuple(logprobs), "stop" if stopped else "length", cached=cached, **more)
+        cached, whole = int(self.table["cached"][row]), stopped and not more.get("problem")
+        return Completion(tuple(tokens), tuple(logprobs), "stop" if whole else "length", cached=cached, **more)
 
 
 def _chances(rows: NDArray[np.void]) -> Chances:
