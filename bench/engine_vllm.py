@@ -41,8 +41,8 @@ def main(folder: str) -> None:
         clock = Clock(len(prompts), new)
         names = {}
         for sequence, prompt in enumerate(prompts):
-            name = str(next(numbers))
-            names[engine.add_request(name, {"prompt_token_ids": list(prompt)}, how) or name] = sequence
+            names[name := str(next(numbers))] = sequence
+            engine.add_request(name, {"prompt_token_ids": list(prompt)}, how)
         told = [0] * len(prompts)
         while engine.has_unfinished_requests():
             given = []

@@ -3,7 +3,9 @@ settings (they come from the environment, so that no recipe.json on disk holds o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from herd.errors import SettingError
 
@@ -30,6 +32,21 @@ class EndpointSettings:
                 raise SettingError(f"{name} is {getattr(self, name)}", where=name, mend=f"give {least} at least")
         if not self.timeout_seconds > 0:
             raise SettingError(f"timeout_seconds is {self.timeout_seconds}", where="timeout_seconds")
+
+
+@dataclass(frozen=True)
+class VllmSettings:
+    """vLLM's engine: over how many GPUs, and whatever else it takes, by its own names."""
+
+    tensor_parallel: int = 1  # GPUs that share every matrix: those of one machine
+    pipeline_parallel: int = 1  # groups of these that share the layers: machines
+    context: int = 0  # positions that a request may take; 0: the model's
+    options: Mapping[str, Any] = field(default_factory=dict)  # of vLLM's EngineArgs, e.g. gpu_memory_utilization
+
+    def __post_init__(self) -> None:
+        for name, least in (("tensor_parallel", 1), ("pipeline_parallel", 1), ("context", 0)):
+            if getattr(self, name) < least:
+                raise SettingError(f"{name} is {getattr(self, name)}", where=name, mend=f"give {least} at least")
 
 
 @dataclass(frozen=True)
