@@ -269,9 +269,9 @@ class EngineBackend:
 
     def _failed(self, gone: Sequence[int], error: BaseException) -> None:
         for number in gone:  # those that ended before the failure have been delivered by now
-            if number in self._owners:
-                answers, _ = self._owners.pop(number)
-                answers.fail(_as_compute_error(error))
+            owner = self._owners.pop(number, None)  # the engine's thread may just have cancelled it
+            if owner is not None:
+                owner[0].fail(_as_compute_error(error))
 
 
 def _settle(done: asyncio.Future[T], value: T, error: BaseException | None) -> None:

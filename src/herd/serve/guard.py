@@ -12,16 +12,18 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Sequence
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from herd.serve.metrics import Metrics
-from herd.serve.replies import ApiError
+from herd.serve.replies import ApiError, as_api_error
 from herd.serve.settings import LOOPBACK, ServeSettings
 
 OPEN_PATHS = ("/health", "/page/", "/favicon.ico")  # answered without a key; the page asks for one
+_BEGUN = "herd.begun"  # in the scope: the answer is under way
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -56,7 +58,16 @@ class Guard:
         except ApiError as error:
             await error.response()(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Errors that nobody foresaw are told in the form of all others, and counted."""
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            refused = as_api_error(error)
+            if not scope.get(_BEGUN):
+                await refused.response()(scope, receive, send)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         self._check_host(headers)
@@ -72,14 +83,14 @@ class Guard:
     def _check_host(self, headers: Headers) -> None:
         hosts = self._settings.hosts or (LOOPBACK if self._settings.is_loopback else ())
         name = _host_of(headers.get("host", ""))
-        if hosts and name not in hosts and not (hosts is LOOPBACK and name.startswith("127.")):
+        if hosts and name not in hosts and not (hosts is LOOPBACK and _is_loopback(name)):
             raise ApiError(403, f"this server does not answer to the name {name[:100]!r}", code="wrong_host")
 
     def _check_origin(self, headers: Headers) -> None:
         origin = headers.get("origin")
         if origin is None or self._allows(origin):
             return
-        if urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        if _site_of(origin) != headers.get("host", "").lower():
             raise ApiError(403, "pages of other sites may not ask this server", code="wrong_origin")
 
     def _check_key(self, headers: Headers) -> None:
@@ -117,6 +128,7 @@ class Guard:
                 for name, value in (_HEADERS | self._cors(headers)).items():
                     out.setdefault(name, value)
                 message = {**message, "headers": out.raw}
+                scope[_BEGUN] = True
                 route = scope.get("route")
                 path = getattr(route, "path", "other")
                 self._metrics.statuses[path, str(message["status"])] += 1
@@ -151,6 +163,22 @@ class Guard:
 
 def _too_large(settings: ServeSettings) -> ApiError:
     return ApiError(413, f"the body is larger than {settings.max_body_bytes} bytes", code="body_too_large")
+
+
+def _is_loopback(name: str) -> bool:
+    """Of addresses alone: 127.evil.example is a name, and its owner's."""
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _site_of(origin: str) -> str | None:
+    """Host and port; None for what is no URL."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _host_of(value: str) -> str:

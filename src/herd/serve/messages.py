@@ -32,6 +32,9 @@ def messages_of(wire: Sequence[ChatMessage], settings: ServeSettings) -> list[Me
             found.append(_plain(message, where))
             continue
         results = _results(wire, at)
+        if len(message.tool_calls) > settings.max_tools:
+            said = f"{len(message.tool_calls)} calls in one message, and {settings.max_tools} are allowed"
+            raise refusal(said, param=f"{where}.tool_calls")
         found += _exchange(message, results, where, is_last=at + len(results) == len(wire))
         at += len(results)
     return found

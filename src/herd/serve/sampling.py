@@ -14,6 +14,7 @@ from herd.serve.replies import refusal
 from herd.serve.settings import ServeSettings
 from herd.serve.wire.common import SamplingFields
 
+_MOST_WARNINGS = 20
 # Fields of OpenAI's API that would change the answer, and what to do instead.
 _REFUSED = {
     "audio": "this server answers in text",
@@ -44,6 +45,8 @@ def warnings_of(body: BaseModel, where: str = "") -> list[str]:
             raise refusal("this server answers in text only", param=key, code="unsupported_parameter")
         if key not in _HARMLESS and key != "modalities":
             found.append(f"{where}{key:.64} is not known here and has no effect")
+    if len(found) > _MOST_WARNINGS:
+        found[_MOST_WARNINGS:] = [f"{len(found) - _MOST_WARNINGS} more fields are not known here"]
     return found
 
 

@@ -127,7 +127,7 @@ def _call(raw: Any, where: str) -> ToolCall:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FormatError(f"arguments are not JSON: {error}", where=f"{place}.arguments") from error
     if not isinstance(arguments, dict):
         raise FormatError("arguments are not an object", where=f"{place}.arguments")

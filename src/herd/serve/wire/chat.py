@@ -17,6 +17,7 @@ from herd.serve.wire.common import (
     Text,
     Usage,
     Wire,
+    several,
 )
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
@@ -42,8 +43,8 @@ class Called(Wire):
 
 class ChatMessage(Wire):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | list[Part] | None = None
-    tool_calls: list[Called] | None = None
+    content: Text | Annotated[list[Part], several()] | None = None
+    tool_calls: Annotated[list[Called], several()] | None = None
     tool_call_id: Annotated[str | None, Field(description="of a tool's result: the call that it answers")] = None
     name: str | None = None
     refusal: str | None = None
@@ -84,7 +85,7 @@ class ResponseFormat(Wire):
 
 class ChatRequest(SamplingFields):
     model: str
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], several(least=1)]
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     n: Count | None = None
@@ -92,7 +93,7 @@ class ChatRequest(SamplingFields):
     stream_options: StreamOptions | None = None
     logprobs: bool | None = None
     top_logprobs: Alternatives | None = None
-    tools: list[Tool] | None = None
+    tools: Annotated[list[Tool], several()] | None = None
     tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None

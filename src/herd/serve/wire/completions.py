@@ -7,17 +7,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from herd.serve.wire.chat import ResponseFormat
-from herd.serve.wire.common import Alternatives, Answer, Count, SamplingFields, StreamOptions, Text, Usage
+from herd.serve.wire.common import Alternatives, Answer, Count, SamplingFields, StreamOptions, Text, Usage, several
 
 Id = Annotated[int, Field(ge=0, lt=2**31)]
-Ids = Annotated[list[Id], Field(min_length=1)]
+Ids = Annotated[list[Id], several(least=1, most=2**24)]
+Prompts = Text | Ids | Annotated[list[Text], several(least=1)] | Annotated[list[Ids], several(least=1)]
 
 
 class CompletionRequest(SamplingFields):
     """`logprobs` counts alternatives of each token; with `echo` the prompt's are told too."""
 
     model: str
-    prompt: Text | Ids | Annotated[list[Text], Field(min_length=1)] | Annotated[list[Ids], Field(min_length=1)]
+    prompt: Prompts
     max_tokens: Annotated[
         Annotated[int, Field(ge=0, le=2**31)] | None, Field(description="16 where it is not given")
     ] = None

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from herd.serve.wire.chat import Name, Part
-from herd.serve.wire.common import Alternatives, Answer, Count, JsonObject, SamplingFields, Text, Wire
+from herd.serve.wire.common import Alternatives, Answer, Count, JsonObject, SamplingFields, Text, Wire, several
+
+_MOST_METADATA = 16  # OpenAI's
+
+
+def _few(given: object) -> object:
+    """Before each entry is looked at, for each wrong one is an error."""
+    if isinstance(given, dict) and len(given) > _MOST_METADATA:
+        raise ValueError(f"give {_MOST_METADATA} entries at most")
+    return given
 
 
 class InputItem(Wire):
@@ -15,11 +24,11 @@ class InputItem(Wire):
 
     type: Annotated[str | None, Field(description="message where it is not given")] = None
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: Text | list[Part] | None = None
+    content: Text | Annotated[list[Part], several()] | None = None
     name: Name | None = None
     arguments: str | None = None
     call_id: str | None = None
-    output: Text | list[Part] | None = None
+    output: Text | Annotated[list[Part], several()] | None = None
 
 
 class FunctionTool(Wire):
@@ -52,17 +61,17 @@ class TextConfig(Wire):
 
 class ResponsesRequest(SamplingFields):
     model: str
-    input: Text | Annotated[list[InputItem], Field(min_length=1)]
+    input: Text | Annotated[list[InputItem], several(least=1)]
     instructions: Text | None = None
-    tools: list[FunctionTool] | None = None
+    tools: Annotated[list[FunctionTool], several()] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
     max_output_tokens: Count | None = None
     top_logprobs: Alternatives | None = None
-    include: list[str] | None = None
+    include: Annotated[list[str], several()] | None = None
     stream: bool | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], BeforeValidator(_few)] | None = None
     previous_response_id: str | None = None
     conversation: str | JsonObject | None = None
     background: bool | None = None

@@ -7,15 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from herd.serve.wire.chat import ChatMessage, Tool
-from herd.serve.wire.common import Answer, Text, Wire
-from herd.serve.wire.completions import Id, Ids
-
-Texts = Text | Ids | Annotated[list[Text], Field(min_length=1)] | Annotated[list[Ids], Field(min_length=1)]
+from herd.serve.wire.common import Answer, Text, Wire, several
+from herd.serve.wire.completions import Id, Prompts
 
 
 class EmbeddingRequest(Wire):
     model: str
-    input: Texts
+    input: Prompts
     encoding_format: Annotated[
         Literal["float", "base64"] | None, Field(description="base64: float32, little-endian")
     ] = None
@@ -49,8 +47,8 @@ class TokenizeRequest(Wire):
 
     model: str | None = None
     prompt: Text | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
-    tools: list[Tool] | None = None
+    messages: Annotated[list[ChatMessage], several(least=1)] | None = None
+    tools: Annotated[list[Tool], several()] | None = None
     add_special_tokens: bool | None = None
     return_token_strs: bool | None = None
 
@@ -65,7 +63,7 @@ class Tokenized(Answer):
 
 class DetokenizeRequest(Wire):
     model: str | None = None
-    tokens: list[Id]
+    tokens: Annotated[list[Id], several(most=2**24)]
 
 
 class Detokenized(Answer):
