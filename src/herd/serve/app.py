@@ -91,9 +91,17 @@ def _handle_errors(app: FastAPI) -> None:
 def _as_refusal(error: RequestValidationError) -> ApiError:
     """The first thing that is wrong with a body, and where."""
     first: dict[str, Any] = error.errors()[0]
-    place = [str(part) for part in first.get("loc", ()) if part != "body"]
-    param = ".".join(place)[:200] or None
+    param = _place(first.get("loc", ()))[:200] or None
     said = str(first.get("msg", "the request is malformed"))[:500]
-    if first.get("type") == "json_invalid":
-        return ApiError(400, "the body is not JSON", code="invalid_json")
     return ApiError(400, f"{param}: {said}" if param else said, param=param, code="invalid_request")
+
+
+def _place(parts: Sequence[str | int]) -> str:
+    """`messages[0].content` out of pydantic's path, which names the kinds of a union too."""
+    found = ""
+    for part in parts:
+        if isinstance(part, int):
+            found += f"[{part}]"
+        elif part != "body" and part.isidentifier() and part not in ("str", "int", "float", "bool"):
+            found += f".{part}" if found else part
+    return found

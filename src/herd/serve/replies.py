@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from herd.errors import BusyError, DeviceError, HerdError, InputError, SettingError
@@ -28,13 +29,13 @@ _TYPES = {
 RETRY_SECONDS = "1"
 
 
-class ApiError(Exception):
-    """An answer other than 200."""
+class ApiError(HTTPException):
+    """An answer other than 200. FastAPI hands on nothing but HTTPExceptions while it reads a body."""
 
     def __init__(
         self, status: int, message: str, *, param: str | None = None, code: str | None = None, kind: str | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(status, message)
         self.status, self.message, self.param, self.code = status, message, param, code
         self.kind = kind or _TYPES.get(status, "invalid_request_error")
 
