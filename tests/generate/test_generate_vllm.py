@@ -136,22 +136,30 @@ def test_every_setting_is_said_in_vllms_words(generator):
     assert not parameters(stand_in_vllm.PACKAGE, Request((1,))).detokenize  # ids alone are faster
 
 
-def test_grammars_that_are_written_down(generator):
+def test_grammars_are_handed_over_as_they_are_written(generator, tokenizer):
+    pytest.importorskip("llguidance", reason="the extra grammar is not installed")
+    from herd.generate.grammars import Grammars
+
+    grammars = Grammars(tokenizer, tokenizer.vocab_size)
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+    def said(grammar):
+        generator.generate([Request((1,), Sampling(max_tokens=1), grammar)])
+        seen = stand_in_vllm.SEEN[-1]
+        assert not seen.ignore_eos  # vLLM ends a whole form with that
+        return seen.structured_outputs
+
+    assert schema.items() <= said(grammars.json(schema)).json.items()
+    assert said(grammars.choice(["a", "b"])).grammar == 'start: "a" | "b"'
+    assert "a+b" in said(grammars.regex("a+b")).grammar
+    assert "%json" in said(grammars.tools([{"type": "function", "function": {"name": "now"}}])).grammar
+
+
+def test_grammars_that_are_code_cannot_be_handed_over(generator):
     class Plain:
         def start(self):
             raise AssertionError
 
-    class Json(Plain):
-        source = '{"grammars": [{"name": "a", "json_schema": {"type": "object"}, "lark_grammar": null}]}'
-
-    class Lark(Plain):
-        source = '{"grammars": [{"lark_grammar": "start: \\"a\\""}]}'
-
-    for grammar, form in ((Json(), {"json": {"type": "object"}}), (Lark(), {"grammar": 'start: "a"'})):
-        generator.generate([Request((1,), Sampling(max_tokens=1), grammar)])
-        seen = stand_in_vllm.SEEN[-1]
-        assert seen.structured_outputs == stand_in_vllm.StructuredOutputsParams(**form)
-        assert not seen.ignore_eos  # vLLM ends a whole form with that
     with pytest.raises(SettingError, match="code of its own"):
         generator.generate([Request((1,), Sampling(), Plain())])
 

@@ -85,10 +85,13 @@ class Vocabulary:
 
 
 class Compiled:
-    """A grammar, ready for any number of continuations. Raises InputError for one that nothing can be made of."""
+    """A grammar, ready for any number of continuations. Raises InputError for one that nothing can be made of.
+
+    `source` is what it is written as, llguidance's JSON form: other engines that use the library read it.
+    """
 
     def __init__(self, vocabulary: Vocabulary, grammar: str, where: str, *, is_call: bool = False) -> None:
-        self._vocabulary, self._is_call = vocabulary, is_call
+        self._vocabulary, self._is_call, self.source = vocabulary, is_call, grammar
         if vocabulary.tokenizer.prefixes_space:
             grammar = _behind_a_space(grammar)
         self._matcher = vocabulary.matcher(grammar)
