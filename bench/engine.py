@@ -7,7 +7,7 @@ of the rounds' own. A row names the best of its peers; figures of all are told o
 decode-bf16, decode-fp8: tokens/s of one sequence after a prompt of 128. The limit is plain reading of the weights that
 a token takes. "decode-fp8-gain" has our own BF16 in the peer's place.
 prefill-bf16, prefill-fp8: prompt tokens/s of 512 until the first token. The limit is the rate of a square BF16 product.
-throughput-8, throughput-32: tokens/s of all sequences together while all of them run, after prompts of 128.
+throughput-8, throughput-32: tokens/s of all sequences together while all of them run, after prompts of 64.
 sharing: tokens/s of 16 candidates of a prompt of 512, its computation included, against pages of their own.
 """
 
@@ -30,6 +30,7 @@ from herd.weights import llama_cpp
 
 PAIRS = 5
 PROMPT, PREFILL, DECODED = 128, 512, 33
+BATCH_PROMPT, BATCH_DECODED = 64, 25
 CANDIDATES, CANDIDATE_TOKENS = 16, 64
 HERD, HERD_FP8, CPP, CPP_Q8, VLLM, COMPILED = (
     "herd",
@@ -152,8 +153,12 @@ def ours(sides: Sides, name: str) -> Side:
     return side
 
 
-def decode_rate(side: Side, count: int = 1, new: int = DECODED) -> float:
-    return side.run(_prompts(count, PROMPT), new).rate
+def decode_rate(side: Side) -> float:
+    return side.run(_prompts(1, PROMPT), DECODED).rate
+
+
+def batch_rate(side: Side, count: int) -> float:
+    return side.run(_prompts(count, BATCH_PROMPT), BATCH_DECODED).rate
 
 
 def prefill_rate(side: Side) -> float:
@@ -181,7 +186,7 @@ def bench_prefill(sides: Sides, row: str, name: str, peers: Sequence[str]) -> Ro
 
 
 def bench_throughput(sides: Sides, count: int) -> Row:
-    rate = partial(decode_rate, count=count)
+    rate = partial(batch_rate, count=count)
     return compare(f"throughput-{count}", partial(rate, ours(sides, HERD)), against(sides, (CPP, VLLM), rate), None)
 
 
