@@ -10,21 +10,21 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
-from herd.errors import BusyError, HerdError
+from herd.errors import BusyError
 from herd.generate.engine import Engine
 from herd.generate.protocol import Completion, Request, Step
-from herd.serve.backend import ComputeError, Ended, Load, NotReadyError, Said, Served
+from herd.serve.backend import Ended, Load, NotReadyError, Said, Served
+from herd.serve.inbox import Inbox, as_compute_error, stopping
 
 T = TypeVar("T")
 Embed = Callable[[Sequence[Sequence[int]]], Iterator[list[float] | None]]
 log = logging.getLogger("herd.serve")
 _NOT_READY = "the model is being loaded"
-_STOPPING = "the server is stopping"
 
 
 @dataclass(frozen=True)
@@ -36,50 +36,12 @@ class Loaded:
     embed: Embed
 
 
-@dataclass(eq=False)
-class _Answers:
-    """Implements `Answers`; used on the event loop alone, but for `handles`, which the engine's thread fills."""
+class _Answers(Inbox):
+    """`handles`: the engine's numbers by index, which the engine's thread fills."""
 
-    backend: EngineBackend
-    count: int
-    handles: dict[int, int] = field(default_factory=dict)  # index -> the engine's number
-    open: set[int] = field(default_factory=set)
-    events: list[Said | Ended] = field(default_factory=list)
-    error: BaseException | None = None
-    waiter: asyncio.Future[None] | None = None
-
-    async def __aiter__(self) -> AsyncIterator[list[Said | Ended]]:
-        while True:
-            if self.events:
-                events, self.events = self.events, []
-                yield events
-            elif self.error is not None:
-                raise self.error
-            elif not self.open:
-                return
-            else:
-                self.waiter = asyncio.get_running_loop().create_future()
-                await self.waiter
-
-    def cancel(self, index: int | None = None) -> None:
-        for one in [index] if index is not None else list(self.open):
-            if one in self.open:
-                self.close(one)
-                self.backend.cancel(self, one)
-        self.wake()
-
-    def close(self, index: int) -> None:
-        self.open.discard(index)
-        self.backend.closed()
-
-    def fail(self, error: BaseException) -> None:
-        if self.open:
-            self.error = error
-            self.cancel()
-
-    def wake(self) -> None:
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+    def __init__(self, backend: EngineBackend, count: int) -> None:
+        super().__init__(count, on_cancel=lambda index: backend.cancel(self, index), on_close=backend.closed)
+        self.handles: dict[int, int] = {}
 
 
 class EngineBackend:
@@ -113,7 +75,7 @@ class EngineBackend:
     async def stop(self) -> None:
         self.drain()
         for answers, _ in list(self._owners.values()):
-            answers.fail(NotReadyError(_STOPPING, mend="send it to another server, or again later"))
+            answers.fail(stopping())
         self._commands.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -132,7 +94,7 @@ class EngineBackend:
         loaded = self._ready()
         if self._live + len(requests) > self._most:
             raise BusyError(f"{self._live} requests run or wait already", mend="try again later")
-        answers = _Answers(self, len(requests), open=set(range(len(requests))))
+        answers = _Answers(self, len(requests))
         self._live += len(requests)
         self._commands.put(lambda: self._submit(loaded.engine, answers, requests))
         return answers
@@ -152,7 +114,7 @@ class EngineBackend:
 
     def _ready(self) -> Loaded:
         if self._draining:
-            raise NotReadyError(_STOPPING, mend="send it to another server, or again later")
+            raise stopping()
         if self._loaded is None:
             raise NotReadyError(_NOT_READY, mend="try again in a moment")
         return self._loaded
@@ -234,7 +196,7 @@ class EngineBackend:
             self._tell(_settle, done, found, None)
         except Exception as error:
             log.exception("an embedding failed")
-            self._tell(_settle, done, found, _as_compute_error(error))
+            self._tell(_settle, done, found, as_compute_error(error))
         else:
             more = found if part is None else [*found, part]
             self._commands.put(lambda: self._embed_next(parts, more, done))
@@ -252,7 +214,7 @@ class EngineBackend:
             owner = self._owners.get(number)
             if owner is not None and owner[1] in owner[0].open:
                 answers, index = owner
-                answers.events.append(Said(index, token, logprob, top))
+                answers.put(Said(index, token, logprob, top))
                 touched[answers] = None
         for number, completion in step.finished:
             self._end(number, completion, touched)
@@ -263,24 +225,16 @@ class EngineBackend:
         owner = self._owners.pop(number, None)
         if owner is not None and owner[1] in owner[0].open:
             answers, index = owner
-            answers.events.append(Ended(index, completion))
-            answers.close(index)
+            answers.put(Ended(index, completion))
             touched[answers] = None
 
     def _failed(self, gone: Sequence[int], error: BaseException) -> None:
         for number in gone:  # those that ended before the failure have been delivered by now
             owner = self._owners.pop(number, None)  # the engine's thread may just have cancelled it
             if owner is not None:
-                owner[0].fail(_as_compute_error(error))
+                owner[0].fail(as_compute_error(error))
 
 
 def _settle(done: asyncio.Future[T], value: T, error: BaseException | None) -> None:
     if not done.done():
         done.set_exception(error) if error else done.set_result(value)
-
-
-def _as_compute_error(error: BaseException) -> ComputeError:
-    """What a client may know of a failure: the sentence of an error of herd's, and nothing of any other."""
-    if isinstance(error, HerdError):
-        return ComputeError(error.message, mend=error.mend)
-    return ComputeError("the engine failed while computing this request", mend="the server's log has the cause")
