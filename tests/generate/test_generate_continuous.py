@@ -155,7 +155,7 @@ def test_every_setting_works_over_pages(model):
 
 def count_tokens(batch):
     seen, plan = [], batch.scheduler.plan
-    batch.scheduler.plan = lambda: (seen.append(made := plan()), made)[1]
+    batch.scheduler.plan = lambda *given: (seen.append(made := plan(*given)), made)[1]
     return lambda: sum(made.n_tokens for made in seen)
 
 

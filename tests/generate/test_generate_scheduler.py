@@ -70,7 +70,7 @@ class Machine:
             self.done[number] = self.tokens[number][-said:]
             self.scheduler.end(number)
         else:
-            self.scheduler.record(number, self.tokens[number][-1])
+            self.scheduler.record(number, [token])
 
     def run(self):
         steps = 0
@@ -215,7 +215,7 @@ def test_the_queue_does_not_grow_with_those_that_left(patience):
             machine.scheduler.end(number)
         else:
             machine.step()
-    assert len(machine.scheduler._queue) < 200
+    assert len(machine.scheduler._waiting._heap) < 200
     machine.run()
 
 

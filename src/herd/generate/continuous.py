@@ -10,25 +10,29 @@ One step is one pass over the tokens that the scheduler chose. Not thread-safe: 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from herd.devices import memory_errors
+from herd.generate.checking import Place, sample_places
 from herd.generate.extras import Extras, MakeDecoder
+from herd.generate.jobs import Chunk, Plan
+from herd.generate.model_drafter import weight_bytes
 from herd.generate.paged import with_pages
 from herd.generate.paged_cache import PagedCache
-from herd.generate.pages import Pages
+from herd.generate.pages import PAGE, Pages
 from herd.generate.protocol import Request, Step
 from herd.generate.rows import Rows
 from herd.generate.sampling import prompt_logprobs
-from herd.generate.scheduler import Chunk, Plan, Scheduler
+from herd.generate.scheduler import Scheduler
 from herd.generate.settings import SchedulerSettings
+from herd.generate.speculation import Drafter, Speculation, Target, Wanted
 from herd.generate.work import Work
 from herd.llama.model import Llama
 
-PAGE = 16  # positions: what is shared is shared in steps of this
 _LESS = "give the engine fewer cache_tokens, or a smaller token_budget"
 
 
@@ -53,7 +57,10 @@ class Continuous:
         settings: SchedulerSettings | None = None,
         decoder: MakeDecoder | None = None,
         cache_dtype: torch.dtype | None = None,
+        drafter: Drafter | None = None,
+        fingerprint: str = "",
     ) -> None:
+        """`fingerprint`: of the tokenizer, "" if it is not known. Raises SettingError for a drafter of another one."""
         settings = settings or SchedulerSettings()
         weight = model.model.norm.weight  # never quantised, unlike the matrices
         pool = Pages(max(1, cache_tokens // PAGE), PAGE)
@@ -65,6 +72,8 @@ class Continuous:
         self._rows = Rows(settings.max_running, model.config.max_seq_len)
         self._active: dict[int, _Active] = {}
         self._next = 0
+        target = Target(model.config.vocab_size, fingerprint, pool.count * PAGE, weight_bytes(model))
+        self.speculation = Speculation(drafter, target) if drafter else None
 
     @property
     def busy(self) -> bool:
@@ -95,17 +104,17 @@ class Continuous:
 
     def cancel(self, number: int) -> bool:
         """Nobody wants this request any more; False if it is not there (it ended, say)."""
-        active = self._active.pop(number, None)
+        active = self._active.get(number)
         if active is not None and active.row >= 0:
             self._rows.release(np.array([active.row]))
-        return self.scheduler.end(number)
+        return self._end(number)
 
     def step(self) -> Step:
         """Compute what is due and sample a token for every request that is ready.
 
         If the pass fails (memory, weights that are not finite) those in it are ended before the error goes on.
         """
-        plan = self.scheduler.plan()
+        plan = self.scheduler.plan(self._guesses())
         if not plan.chunks:
             return Step([], [])
         try:
@@ -137,19 +146,54 @@ class Continuous:
         ready = self.scheduler.computed(plan)
         if not ready:
             return Step([], [])
-        at = np.array([self._row(number) for number, _ in ready])
-        computed, which = np.unique([last[chunk.number] for _, chunk in ready], return_inverse=True)
-        logits_UV = self._model.logits(hidden_ND[computed.tolist()])
-        in_order = np.array_equal(which, np.arange(len(computed)))
-        step = self._rows.step(logits_UV if in_order else logits_UV[which.tolist()], at)
-        ended = {number for number, _ in step.finished}
-        for number in ended:
-            del self._active[number]
-            self.scheduler.end(number)
-        for one in step.sampled:
-            if one.number not in ended:
-                self.scheduler.record(one.number, one.token)
+        # equal prompts that were computed once have one row of logits
+        wanted = [
+            row
+            for chunk in dict.fromkeys(chunk for _, chunk in ready)
+            for row in range(last[chunk.number] - len(chunk.drafts), last[chunk.number] + 1)
+        ]
+        row_of = {row: i for i, row in enumerate(wanted)}
+        places = [
+            Place(self._row(number), row_of[last[chunk.number] - len(chunk.drafts)], chunk.drafts)
+            for number, chunk in ready
+        ]
+        step = sample_places(self._rows, self._model.logits(hidden_ND[wanted]), places)
+        self._record(step, plan)
         return step
+
+    def _record(self, step: Step, plan: Plan) -> None:
+        """Tell the scheduler and the drafter what was said, and that some requests are over."""
+        said: dict[int, list[int]] = {}
+        for one in step.sampled:
+            said.setdefault(one.number, []).append(one.token)
+        for chunk in plan.chunks:
+            if chunk.drafts and self.speculation and chunk.number in said:
+                same = zip(said[chunk.number], chunk.drafts, strict=False)  # one token more than guesses, or fewer
+                accepted = sum(token == draft for token, draft in same)
+                self.speculation.checked(chunk.number, len(chunk.drafts), accepted)
+        for number, _ in step.finished:
+            del said[number]
+            self._end(number)
+        for number, tokens in said.items():
+            self.scheduler.record(number, tokens)
+
+    def _guesses(self) -> Mapping[int, Sequence[int]]:
+        if self.speculation is None:
+            return {}
+        return self.speculation.propose(
+            [
+                Wanted(number, tokens, len(tokens) - len(active.request.prompt), active.request.sampling, most)
+                for number, tokens, most in self.scheduler.draftable()
+                for active in (self._active[number],)
+            ]
+        )
+
+    def _end(self, number: int) -> bool:
+        """A request is over; whether it was there."""
+        self._active.pop(number, None)
+        if self.speculation is not None:
+            self.speculation.end(number)
+        return self.scheduler.end(number)
 
     def _tell_prompt(self, chunk: Chunk, hidden_TD: torch.Tensor) -> None:
         active = self._active[chunk.number]

@@ -17,17 +17,20 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 
 from herd.devices import memory_errors
 from herd.errors import InputError, SettingError
-from herd.generate.continuous import PAGE, Continuous
+from herd.generate.continuous import Continuous
 from herd.generate.extras import check_stop
+from herd.generate.pages import PAGE
 from herd.generate.protocol import SILENT, Completion, Request, Step
 from herd.generate.settings import SchedulerSettings
 from herd.generate.slots import PREFILL_TOKENS, Slots
+from herd.generate.speculation import Drafter, Statistics
 from herd.llama.model import Llama
 from herd.progress import Progress
 from herd.text.stream import StreamDecoder
@@ -46,7 +49,8 @@ class Engine:
 
     batch_size: rows that run at once. cache_tokens: positions that all rows together may hold, which bounds memory
     (`config.cache_bytes_per_token()` each); long requests run in smaller batches. tokenizer: what stop texts are
-    looked for with. scheduling: how steps are shared among what is submitted.
+    looked for with. scheduling: how steps are shared among what is submitted. drafter: guesses what comes next where
+    few requests run (`speculation`); it changes no token.
     """
 
     def __init__(
@@ -57,23 +61,29 @@ class Engine:
         cache_tokens: int = 65_536,
         tokenizer: Tokenizer | None = None,
         scheduling: SchedulerSettings | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("cache_tokens", cache_tokens)):
             if value < 1:
                 raise SettingError(f"{name} is {value}", where=name, mend="give 1 at least")
         self._model, self._batch_size, self._cache_tokens = model, batch_size, cache_tokens
         self._decoder = None if tokenizer is None else partial(StreamDecoder, tokenizer, skip_special=True)
-        self._scheduling = scheduling
+        self._scheduling, self._drafter = scheduling or SchedulerSettings(), drafter
+        self._fingerprint = tokenizer.fingerprint if tokenizer is not None and drafter is not None else ""
         self._continuous: Continuous | None = None
 
     @property
     def continuous(self) -> Continuous:
         """The pages and the requests on them, made when they are first used."""
         if self._continuous is None:
-            self._continuous = Continuous(
-                self._model, cache_tokens=self._cache_tokens, settings=self._scheduling, decoder=self._decoder
-            )
+            self._continuous = self._over_pages(self._cache_tokens, self._scheduling)
         return self._continuous
+
+    @property
+    def drafting(self) -> Statistics:
+        """How many guesses were checked and accepted for what was submitted, and why none are made any more."""
+        speculation = self._continuous.speculation if self._continuous else None
+        return speculation.statistics if speculation else Statistics()
 
     @property
     def busy(self) -> bool:
@@ -123,7 +133,27 @@ class Engine:
         self._check(request, "the prompt")
         return self._stream(request)
 
+    def _over_pages(self, cache_tokens: int, settings: SchedulerSettings) -> Continuous:
+        return Continuous(
+            self._model,
+            cache_tokens=cache_tokens,
+            settings=settings,
+            decoder=self._decoder,
+            drafter=self._drafter,
+            fingerprint=self._fingerprint,
+        )
+
     def _stream(self, request: Request) -> Iterator[tuple[int, float]]:
+        return self._stream_drafted(request) if self._drafter is not None else self._stream_plain(request)
+
+    def _stream_drafted(self, request: Request) -> Iterator[tuple[int, float]]:
+        batch = self._over_pages(self._room(request) + PAGE, self._scheduling)
+        batch.submit(request)
+        while batch.busy:
+            for one in batch.step().sampled:
+                yield one.token, one.logprob
+
+    def _stream_plain(self, request: Request) -> Iterator[tuple[int, float]]:
         slots = Slots(self._model, 1, self._room(request), self._decoder)
         finished = False
         with memory_errors(_LESS), torch.inference_mode():
@@ -160,12 +190,13 @@ class Engine:
             slots.advance()
 
     def _by_sharing(self, requests: Sequence[Request]) -> tuple[list[Numbered], list[Numbered]]:
-        """Many candidates of long prompts, which go over pages, and all others."""
+        """Many candidates of long prompts, and what guesses are made for, which go over pages, and all others."""
+        guessed = self._drafter is not None and len(requests) <= self._scheduling.max_drafting
         counts = Counter(request.prompt for request in requests)
         shared: list[Numbered] = []
         others: list[Numbered] = []
         for number, request in enumerate(requests):
-            many = counts[request.prompt] >= _MANY and len(request.prompt) >= _LONG
+            many = guessed or (counts[request.prompt] >= _MANY and len(request.prompt) >= _LONG)
             fits = self._room(request) <= self._cache_tokens // PAGE * PAGE
             (shared if many and fits else others).append((number, request))
         return shared, others
@@ -174,11 +205,15 @@ class Engine:
         """Run requests over pages of their own; yields those that finish, step by step."""
         rooms = sorted((-(-self._room(request) // PAGE) * PAGE for _, request in group), reverse=True)
         rows = min(self._batch_size, len(group))
-        batch = Continuous(
-            self._model,
-            cache_tokens=min(self._cache_tokens, sum(rooms[:rows])),
-            settings=SchedulerSettings(rows, token_budget=rows + PREFILL_TOKENS, max_waiting=len(group)),
-            decoder=self._decoder,
+        batch = self._over_pages(
+            min(self._cache_tokens, sum(rooms[:rows])),
+            replace(
+                self._scheduling,
+                max_running=rows,
+                token_budget=rows + PREFILL_TOKENS,
+                max_waiting=len(group),
+                share=True,
+            ),
         )
         numbers = {batch.submit(request): number for number, request in group}
         while batch.busy:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 
 from herd.errors import SettingError
 
+PAGE = 16  # positions of the engine's pages: what is shared is shared in steps of this
 Key = bytes
 ROOT: Key = b""  # what comes before a first page
 
@@ -118,6 +119,17 @@ class Pages:
             if key not in self._page_of:
                 self._page_of[key] = page
                 self._key_of[page] = key
+
+    def truncate(self, table: Table, length: int) -> int:
+        """Take the positions from `length` on back, none of which is published; how many pages that lets go."""
+        assert len(table.keys) * self.size <= length <= table.length, "what is published stays"
+        kept = self.needed(length)
+        gone = table.pages[kept:]
+        for page in reversed(gone):
+            self._release(page)
+        del table.pages[kept:]
+        table.length = length
+        return len(gone)
 
     def drop(self, table: Table) -> None:
         """Let go of all pages of a table, the last first: ends of texts are forgotten before their beginnings."""

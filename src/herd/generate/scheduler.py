@@ -4,7 +4,7 @@
     while scheduler.busy:
         plan = scheduler.plan()                         # copy pages, then compute these chunks in one pass
         for number, chunk in scheduler.computed(plan):  # those that have a token to be sampled
-            scheduler.record(number, token)             # or scheduler.end(number)
+            scheduler.record(number, [token])           # or scheduler.end(number)
 
 Admission: by priority, then arrival, and only while the pages that a request can come to need are there for sure, so
 that nothing that runs is ever stopped or swapped out (paper section 4.2.2: only what fits at its longest is admitted).
@@ -19,58 +19,14 @@ earlier one; equal prompts are computed once and forked.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 from herd.errors import BusyError, InputError
+from herd.generate.jobs import Chunk, Job, Plan, Waiting
 from herd.generate.pages import ROOT, Key, Pages, Table, chained
 from herd.generate.settings import SchedulerSettings
 
-_STALE = 64  # entries of the queue that nobody waits behind any more, before they are cleared out
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Positions `start` to `stop` of a request are to be computed; its pages are those of `table` by then."""
-
-    number: int
-    start: int
-    stop: int
-    table: Table
-
-    @property
-    def n_tokens(self) -> int:
-        return self.stop - self.start
-
-
-@dataclass(frozen=True)
-class Plan:
-    copies: list[tuple[int, int]]  # pages to copy first, (from, to)
-    chunks: list[Chunk]
-
-    @property
-    def n_tokens(self) -> int:
-        return sum(chunk.n_tokens for chunk in self.chunks)
-
-
-@dataclass(eq=False)
-class Job:
-    """One request, as far as the scheduler knows it."""
-
-    number: int
-    tokens: list[int]  # the prompt and what was sampled
-    n_prompt: int
-    worst: int  # pages that it can come to need
-    digest: Key  # equal prompts have equal ones
-    share: bool
-    table: Table = field(default_factory=Table)
-    reserved: int = 0  # pages of `worst` that it may still take
-    cached: int = 0  # tokens of the prompt that others computed
-
-    @property
-    def decodes(self) -> bool:
-        return len(self.tokens) > self.n_prompt
+_NO_DRAFTS: Mapping[int, Sequence[int]] = {}
 
 
 class Scheduler:
@@ -79,10 +35,7 @@ class Scheduler:
     def __init__(self, pool: Pages, settings: SchedulerSettings) -> None:
         self.pool, self.settings = pool, settings
         self._running: dict[int, Job] = {}  # in the order of admission
-        self._waiting: dict[int, Job] = {}  # in the order of arrival
-        self._queue: list[tuple[int, int, int]] = []  # a heap of (priority, arrival, number); cancelled ones stay in it
-        self._arrivals = 0
-        self._passed = 0  # admissions since the one that waited longest was admitted
+        self._waiting = Waiting(settings.patience)
         self._reserved = 0  # of all that run
 
     @property
@@ -117,24 +70,38 @@ class Scheduler:
                 f"{len(self._waiting)} requests wait already", where="the engine's queue", mend="try again later"
             )
         share = share and self.settings.share
-        self._waiting[number] = Job(number, list(prompt), len(prompt), worst, chained(ROOT, prompt), share)
-        heapq.heappush(self._queue, (priority, self._arrivals, number))
-        self._arrivals += 1
-        if len(self._queue) > 2 * len(self._waiting) + _STALE:
-            self._queue = [entry for entry in self._queue if entry[2] in self._waiting]
-            heapq.heapify(self._queue)
+        job = Job(number, list(prompt), len(prompt), limit, worst, chained(ROOT, prompt), share)
+        self._waiting.add(job, priority)
 
-    def plan(self) -> Plan:
-        """What the next pass computes. Everything in it is counted as held, so a plan is to be carried out."""
+    def draftable(self) -> list[tuple[int, Sequence[int], int]]:
+        """The requests that the next plan takes drafts of: their tokens so far, and how many drafts at most.
+
+        None while many run: then a pass has work enough, and what is drafted in vain is paid for.
+        """
+        decoding = [job for job in self._running.values() if job.decodes]
+        if not decoding or len(self._running) > self.settings.max_drafting:
+            return []
+        # half of the budget stays for prompts
+        each = (self.settings.token_budget - len(decoding)) // 2 // len(decoding)
+        return [(job.number, job.tokens, most) for job in decoding if (most := min(each, job.draftable)) > 0]
+
+    def plan(self, drafts: Mapping[int, Sequence[int]] = _NO_DRAFTS) -> Plan:
+        """What the next pass computes. Everything in it is counted as held, so a plan is to be carried out.
+
+        drafts: for requests that `draftable` named, guesses of what they say next, no more than it said.
+        """
         self._admit()
         copies: list[tuple[int, int]] = []
         chunks: list[Chunk] = []
         budget = self.settings.token_budget
         for job in reversed(self._running.values()):  # a fork before whom it was forked from: its copy is reserved
             if job.decodes:
-                copies += self._extend(job, 1)
-                chunks.append(Chunk(job.number, len(job.tokens) - 1, len(job.tokens), job.table))
-                budget -= 1
+                guesses = tuple(drafts.get(job.number, ()))
+                assert len(guesses) <= max(job.draftable, 0), "more is drafted than may be said"
+                start, stop = len(job.tokens) - 1, len(job.tokens) + len(guesses)
+                copies += self._extend(job, stop - start)
+                chunks.append(Chunk(job.number, start, stop, job.table, guesses))
+                budget -= stop - start
         claimed: set[Key] = set()
         for job in self._running.values():
             if job.decodes or not budget or self._comes_by_itself(job, claimed):
@@ -153,7 +120,7 @@ class Scheduler:
 
     def tokens(self, chunk: Chunk) -> list[int]:
         """The tokens that a chunk computes."""
-        return self._running[chunk.number].tokens[chunk.start : chunk.stop]
+        return [*self._running[chunk.number].tokens[chunk.start : chunk.stop], *chunk.drafts]
 
     def computed(self, plan: Plan) -> list[tuple[int, Chunk]]:
         """A plan was carried out: who is to be given a token, after which chunk. Ended ones are left out."""
@@ -163,19 +130,24 @@ class Scheduler:
             if job is None or job.table is not chunk.table:
                 continue
             self.pool.publish(job.table, job.tokens)
-            if chunk.stop == len(job.tokens):
+            if chunk.stop - len(chunk.drafts) == len(job.tokens):
                 ready.append((job.number, chunk))
                 if not job.decodes and job.share:
                     ready += [(twin.number, chunk) for twin in self._fork(job)]
         return ready
 
-    def record(self, number: int, token: int) -> None:
-        """A running request goes on with `token`, which the next plan computes."""
-        self._running[number].tokens.append(token)
+    def record(self, number: int, tokens: Sequence[int]) -> None:
+        """A running request goes on with `tokens`, the last of which the next plan computes.
+
+        Those before it are drafts that were accepted; the pages of the others are taken back.
+        """
+        job = self._running[number]
+        job.tokens += tokens
+        self._take(job, -self.pool.truncate(job.table, len(job.tokens) - 1))
 
     def end(self, number: int) -> bool:
         """A request is done, or nobody wants it any more, waiting or running; whether it was there."""
-        if self._waiting.pop(number, None) is not None:
+        if self._waiting.remove(number):
             return True
         job = self._running.pop(number, None)
         if job is None:
@@ -202,23 +174,15 @@ class Scheduler:
 
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self.settings.max_running:
-            oldest = next(iter(self._waiting))
-            number = oldest if self._passed + 1 >= self.settings.patience else self._first()
-            job = self._waiting[number]
+            job = self._waiting.next()
             job.table = self.pool.begin(job.tokens) if job.share else Table()
             job.reserved, job.cached = job.worst - len(job.table.pages), job.table.length
             if self._reserved + job.reserved > self.pool.available:
                 self.pool.drop(job.table)
                 return
             self._reserved += job.reserved
-            self._running[number] = self._waiting.pop(number)
-            self._passed = 0 if number == oldest else self._passed + 1
-
-    def _first(self) -> int:
-        """The waiting request of the lowest priority, the oldest of those."""
-        while self._queue[0][2] not in self._waiting:
-            heapq.heappop(self._queue)
-        return self._queue[0][2]
+            self._waiting.admit(job)
+            self._running[job.number] = job
 
     def _extend(self, job: Job, n: int) -> list[tuple[int, int]]:
         before = len(job.table.pages)

@@ -58,11 +58,12 @@ class SchedulerSettings:
     max_waiting: int = 1024  # requests that wait; more are refused
     patience: int = 64  # every so many admissions one goes to the request that waits longest, whatever its priority
     share: bool = True  # beginnings that requests have in common are computed once
+    max_drafting: int = 8  # running requests up to which a drafter is asked; 0: never
 
     def __post_init__(self) -> None:
-        for name in ("max_running", "max_waiting", "patience"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}", where=name, mend="give 1 at least")
+        for name, least in (("max_running", 1), ("max_waiting", 1), ("patience", 1), ("max_drafting", 0)):
+            if getattr(self, name) < least:
+                raise SettingError(f"{name} is {getattr(self, name)}", where=name, mend=f"give {least} at least")
         if self.token_budget <= self.max_running:
             raise SettingError(
                 f"token_budget is {self.token_budget}, and {self.max_running} requests may each take a token of it",

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from herd.generate.jobs import Chunk
 from herd.generate.paged_cache import PagedCache
-from herd.generate.scheduler import Chunk
 
 _SAVED = 64  # pages that need not be copied, for which single tokens with a beginning in common get a call of their own
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from herd.generate.jobs import Chunk
 from herd.generate.paged_cache import PagedCache
-from herd.generate.scheduler import Chunk
 from herd.generate.torch_work import Part, arranged, parts_of
 from herd.kernels import attention_plan
 from herd.kernels.attention_plan import Plan, plan
