@@ -57,6 +57,7 @@ class Running:
     backend: object
     app: object
     stop: Callable[[], None]
+    n_connections: Callable[[], int]
 
     @property
     def port(self) -> int:
@@ -64,7 +65,9 @@ class Running:
 
 
 @contextmanager
-def running(backend: object, settings: ServeSettings = SETTINGS, keys: Sequence[str] = ()) -> Iterator[Running]:
+def running(
+    backend: object, settings: ServeSettings = SETTINGS, keys: Sequence[str] = (), *, wait: bool = True
+) -> Iterator[Running]:
     listening = listen(settings)
     app = create_app(backend, settings, keys)
     server = make_server(app, backend, settings)
@@ -72,8 +75,8 @@ def running(backend: object, settings: ServeSettings = SETTINGS, keys: Sequence[
     thread.start()
     url = address(listening)
     try:
-        wait_until(lambda: server.started and is_ready(backend))
-        yield Running(url, backend, app, server.stop)
+        wait_until(lambda: server.started and (not wait or is_ready(backend)))
+        yield Running(url, backend, app, server.stop, lambda: len(server.server_state.connections))
     finally:
         server.stop()
         thread.join(30)
@@ -121,7 +124,7 @@ class Scripted:
     @property
     def served(self) -> Served:
         vocab_size = self.tokenizer.vocab_size
-        return Served(self.tokenizer, 1024, 1024, vocab_size, "scripted", 1_700_000_000)
+        return Served(self.tokenizer, 8192, 8192, vocab_size, "scripted", 1_700_000_000)
 
     @property
     def load(self) -> Load:

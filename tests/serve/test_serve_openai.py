@@ -292,7 +292,13 @@ def test_embeddings_are_unit_vectors_and_depend_on_the_text(client):
 
 
 def test_responses_whole_and_streamed(client):
-    how = {"model": NAME, "input": "Hello?", "instructions": "Be brief.", "max_output_tokens": 9, "extra_body": {"seed": 2}}
+    how = {
+        "model": NAME,
+        "input": "Hello?",
+        "instructions": "Be brief.",
+        "max_output_tokens": 9,
+        "extra_body": {"seed": 2},
+    }
     whole = client.responses.create(**how)
     ResponseBody.model_validate(whole.to_dict())
     assert whole.status == "incomplete"
@@ -341,7 +347,12 @@ def test_responses_call_functions(scripted, tokenizer):
             "unsupported_content",
             "messages[0].content[0]",
         ),
-        ({"modalities": ["text", "audio"], "audio": {"voice": "a", "format": "wav"}}, 400, "unsupported_parameter", None),
+        (
+            {"modalities": ["text", "audio"], "audio": {"voice": "a", "format": "wav"}},
+            400,
+            "unsupported_parameter",
+            None,
+        ),
         ({"functions": [{"name": "f"}]}, 400, "unsupported_parameter", "functions"),
         ({"tools": [WEATHER, WEATHER]}, 400, None, "tools"),
         ({"tool_choice": "required"}, 400, None, "tool_choice"),

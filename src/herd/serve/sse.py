@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from herd.serve.backend import Ended, Said
 from herd.serve.replies import as_api_error, dumps
 
+log = logging.getLogger("herd.serve")
 DONE = b"data: [DONE]\n\n"
 
 
@@ -60,19 +62,20 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
             with when_gone(receive, self._gone):
-                await self._send_all(send)
+                async for data in self._until_error():
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except (OSError, RuntimeError):  # uvloop's word for a connection that was closed under the answer
+            log.info("a client left while it was sent to")
         finally:
             self._gone()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send_all(self, send: Send) -> None:
+    async def _until_error(self) -> AsyncIterator[bytes]:
         try:
             async for data in self._events:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-        except asyncio.CancelledError:
-            raise
+                yield data
         except Exception as error:
-            await send({"type": "http.response.body", "body": self._as_error(error), "more_body": True})
+            yield self._as_error(error)
 
 
 def grouped(batch: Sequence[Said | Ended]) -> list[list[Said | Ended]]:
