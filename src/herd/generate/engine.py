@@ -50,7 +50,8 @@ class Engine:
     batch_size: rows that run at once. cache_tokens: positions that all rows together may hold, which bounds memory
     (`config.cache_bytes_per_token()` each); long requests run in smaller batches. tokenizer: what stop texts are
     looked for with. scheduling: how steps are shared among what is submitted. drafter: guesses what comes next where
-    few requests run (`speculation`); it changes no token.
+    few requests run (`speculation`); it changes no token. cache_dtype: of keys and values in pages, None for the
+    model's; torch.float8_e4m3fn holds twice as many positions as bfloat16.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Engine:
         tokenizer: Tokenizer | None = None,
         scheduling: SchedulerSettings | None = None,
         drafter: Drafter | None = None,
+        cache_dtype: torch.dtype | None = None,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("cache_tokens", cache_tokens)):
             if value < 1:
@@ -69,6 +71,7 @@ class Engine:
         self._model, self._batch_size, self._cache_tokens = model, batch_size, cache_tokens
         self._decoder = None if tokenizer is None else partial(StreamDecoder, tokenizer, skip_special=True)
         self._scheduling, self._drafter = scheduling or SchedulerSettings(), drafter
+        self._cache_dtype = cache_dtype
         self._fingerprint = tokenizer.fingerprint if tokenizer is not None and drafter is not None else ""
         self._continuous: Continuous | None = None
 
@@ -139,6 +142,7 @@ class Engine:
             cache_tokens=cache_tokens,
             settings=settings,
             decoder=self._decoder,
+            cache_dtype=self._cache_dtype,
             drafter=self._drafter,
             fingerprint=self._fingerprint,
         )
