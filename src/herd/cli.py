@@ -186,6 +186,9 @@ def _serve(command: argparse.ArgumentParser) -> None:
         "--fp8", nargs="?", const="paper", default="", metavar="POLICY", help="quantise BF16 while it is read"
     )
     command.add_argument(
+        "--draft", default="", metavar="SMALL", help="a small model of the herd that guesses ahead, or 'prompt'"
+    )
+    command.add_argument(
         "--api-key", action="append", default=[], metavar="KEY", help="clients must send; `ps` shows it"
     )
     command.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys, one a line; HERD_API_KEY works too")
@@ -194,6 +197,7 @@ def _serve(command: argparse.ArgumentParser) -> None:
     command.add_argument("--max-queue", type=int, default=256, metavar="N", help="requests that wait; more get 429")
     command.add_argument("--max-prompt-tokens", type=int, default=0, metavar="N", help="0: as many as fit")
     command.add_argument("--cache-gb", type=float, default=0.0, metavar="GB", help="for keys and values")
+    command.add_argument("--cache-dtype", default="", choices=["fp8", "bf16", "fp32"], help="default: the model's")
     command.add_argument("--cache-tokens", type=int, default=0, metavar="N", help="the same, in positions")
     command.add_argument(
         "--cors", action="append", default=[], metavar="ORIGIN", help="pages of https://SITE may call; '*' is any"
@@ -202,6 +206,12 @@ def _serve(command: argparse.ArgumentParser) -> None:
         "--allowed-host", action="append", default=[], metavar="NAME", help="names that the server answers to"
     )
     _device(command)
+    command.add_argument("--engine", choices=("herd", "vllm"), default="herd", help="what computes (default: herd)")
+    command.add_argument("--tensor-parallel", type=int, default=1, metavar="N", help="vllm: GPUs of one machine")
+    command.add_argument("--pipeline-parallel", type=int, default=1, metavar="N", help="vllm: groups of these")
+    command.add_argument(
+        "--vllm-option", action="append", default=[], metavar="NAME=VALUE", help="vllm: any of its own, e.g. seed=1"
+    )
 
     def call(options: argparse.Namespace) -> int:
         from herd.commands.serve import Asked, serve
@@ -221,11 +231,17 @@ def _serve(command: argparse.ArgumentParser) -> None:
             model=options.model,
             device=options.device,
             fp8=options.fp8,
+            draft=options.draft,
+            cache_dtype=options.cache_dtype,
             cache_tokens=options.cache_tokens,
             cache_gb=options.cache_gb,
             api_keys=tuple(options.api_key),
             api_key_file=options.api_key_file,
             open_to_all=options.no_key,
+            engine=options.engine,
+            tensor_parallel=options.tensor_parallel,
+            pipeline_parallel=options.pipeline_parallel,
+            vllm_options=tuple(options.vllm_option),
         )
         return serve(asked, settings)
 

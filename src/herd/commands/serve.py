@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from herd.errors import InputError, MissingExtraError, SettingError
 from herd.serve.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from herd.serve.backend import Backend
 
 KEY_VARIABLE = "HERD_API_KEY"
 
@@ -20,11 +25,17 @@ class Asked:
     model: Path
     device: str = "auto"
     fp8: str = ""  # a policy's name
+    draft: str = ""  # a folder, or "prompt"
+    cache_dtype: str = ""
     cache_tokens: int = 0
     cache_gb: float = 0.0
     api_keys: tuple[str, ...] = ()
     api_key_file: Path | None = None
     open_to_all: bool = False  # other hosts than loopback without a key
+    engine: str = "herd"  # or "vllm", to which alone what follows belongs
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    vllm_options: tuple[str, ...] = ()  # NAME=VALUE
 
 
 def serve(asked: Asked, settings: ServeSettings) -> int:
@@ -36,10 +47,6 @@ def serve(asked: Asked, settings: ServeSettings) -> int:
         from herd.serve.server import address, listen, make_server
     except ImportError as error:
         raise MissingExtraError(error.name or "fastapi", "serve") from error
-    from herd.serve.engine_backend import EngineBackend
-    from herd.serve.loading import ModelSettings, load
-
-    chosen = ModelSettings(asked.model, asked.device, asked.fp8, asked.cache_tokens, asked.cache_gb)
     listening = listen(settings)
     url = address(listening)
     failure: list[BaseException] = []
@@ -51,18 +58,41 @@ def serve(asked: Asked, settings: ServeSettings) -> int:
     def loaded() -> None:
         _say_ready(url, settings, keys, backend.served.remarks)
 
-    backend = EngineBackend(
-        lambda: load(chosen, settings),
-        most=settings.max_running + settings.max_queue,
-        on_ready=loaded,
-        on_failure=failed,
-    )
+    backend = backend_of(asked, settings, loaded, failed)
     server = make_server(create_app(backend, settings, keys), backend, settings)
     print(f"herd: loading {asked.model}, to be reached at {url}", file=sys.stderr)
     server.run(sockets=[listening])
     if failure:
         raise failure[0]
     return 0
+
+
+def backend_of(
+    asked: Asked, settings: ServeSettings, on_ready: Callable[[], None], on_failure: Callable[[BaseException], None]
+) -> Backend:
+    """What computes: herd's own engine, or vLLM. SettingError for options of the other one."""
+    if asked.engine == "vllm":
+        from herd.commands.serve_vllm import vllm_backend
+
+        return vllm_backend(asked, settings, on_ready, on_failure)
+    if asked.vllm_options or asked.tensor_parallel != 1 or asked.pipeline_parallel != 1:
+        raise SettingError(
+            "herd's own engine runs on one device", where="engine", mend="say --engine vllm for more than one"
+        )
+    from herd.serve.engine_backend import EngineBackend
+    from herd.serve.loading import ModelSettings, load
+
+    chosen = ModelSettings(
+        path=asked.model,
+        device=asked.device,
+        fp8=asked.fp8,
+        draft=asked.draft,
+        cache_dtype=asked.cache_dtype,
+        cache_tokens=asked.cache_tokens,
+        cache_gib=asked.cache_gb,
+    )
+    most = settings.max_running + settings.max_queue
+    return EngineBackend(lambda: load(chosen, settings), most=most, on_ready=on_ready, on_failure=on_failure)
 
 
 def keys_of(asked: Asked) -> tuple[str, ...]:

@@ -162,7 +162,15 @@ class EngineBackend:
     def _measure(self, engine: Engine) -> None:
         scheduler = engine.continuous.scheduler
         pool = scheduler.pool
-        self._stats = Load(scheduler.n_running, scheduler.n_waiting, pool.count, pool.count - pool.available)
+        drafting = engine.drafting
+        self._stats = Load(
+            scheduler.n_running,
+            scheduler.n_waiting,
+            pool.count,
+            pool.count - pool.available,
+            drafting.drafted,
+            drafting.accepted,
+        )
 
     def _submit(self, engine: Engine, answers: _Answers, requests: Sequence[Request]) -> None:
         for index, request in enumerate(requests):

@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from herd import __version__
+from herd.config import unknown
 from herd.devices import GIB, device_of, free_memory
 from herd.errors import SettingError
 from herd.generate.embed import mean_hidden
 from herd.generate.engine import Engine
+from herd.generate.model_drafter import ModelDrafter
+from herd.generate.prompt_lookup import PromptLookup
 from herd.generate.settings import SchedulerSettings
+from herd.generate.speculation import Drafter
 from herd.kernels import status
 from herd.llama.model import Llama
 from herd.quantize.settings import policy_called
@@ -25,7 +31,10 @@ from herd.serve.settings import ServeSettings
 from herd.text import Tokenizer
 from herd.weights.build import own_dtype, place
 from herd.weights.registry import open_model, tokenizer_of
+from herd.weights.stored import StoredModel
 
+PROMPT = "prompt"
+CACHE_DTYPES = {"fp8": torch.float8_e4m3fn, "bf16": torch.bfloat16, "fp32": torch.float32}
 _SHARE = 0.5  # of the memory that is free once the weights are there: for the cache, where nobody says how much
 _MOST_TOKENS = 2**20  # and never more positions than this
 _LEAST_TOKENS = 256
@@ -39,10 +48,14 @@ class ModelSettings:
     path: Path
     device: str = "auto"
     fp8: str = ""  # a policy's name: BF16 weights are quantised while they are read
+    draft: str = ""  # the folder of a small model of the same herd, or "prompt": guesses out of the text itself
+    cache_dtype: str = ""  # a name in CACHE_DTYPES; "": the model's
     cache_tokens: int = 0
     cache_gib: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.cache_dtype not in ("", *CACHE_DTYPES):
+            raise unknown(self.cache_dtype, CACHE_DTYPES, "a dtype of the cache")
         if self.cache_tokens < 0 or self.cache_gib < 0:
             raise SettingError("the size of the cache is negative", where="cache", mend="give a positive one")
         if self.cache_tokens and self.cache_gib:
@@ -59,18 +72,38 @@ def load(chosen: ModelSettings, settings: ServeSettings) -> Loaded:
     if chosen.fp8:
         stored = quantised(stored, policy_called(chosen.fp8))
     # The file's own dtype: who serves reads the weights for every token, and half the bytes are twice the speed.
-    model = place(stored, chosen.device, remarks.append, choose=lambda stored, device: own_dtype(stored))
-    return make_ready(model, tokenizer, chosen, settings, remarks)
+    model = place(stored, chosen.device, remarks.append, choose=_as_stored)
+    return make_ready(model, tokenizer, chosen, settings, remarks, _drafter(chosen, device_of(model)))
+
+
+def _as_stored(stored: StoredModel, device: torch.device) -> torch.dtype:
+    return own_dtype(stored)
+
+
+def _drafter(chosen: ModelSettings, device: torch.device) -> Drafter | None:
+    if not chosen.draft:
+        return None
+    if chosen.draft == PROMPT:
+        return PromptLookup()
+    stored = open_model(Path(chosen.draft))
+    return ModelDrafter(place(stored, str(device), choose=_as_stored), tokenizer_of(stored))
 
 
 def make_ready(
-    model: Llama, tokenizer: Tokenizer, chosen: ModelSettings, settings: ServeSettings, remarks: Sequence[str] = ()
+    model: Llama,
+    tokenizer: Tokenizer,
+    chosen: ModelSettings,
+    settings: ServeSettings,
+    remarks: Sequence[str] = (),
+    drafter: Drafter | None = None,
 ) -> Loaded:
     """The engine over a model that is there, and what is to be known of both."""
     engine = Engine(
         model,
         cache_tokens=_cache_tokens(model, chosen),
         tokenizer=tokenizer,
+        drafter=drafter,
+        cache_dtype=CACHE_DTYPES.get(chosen.cache_dtype),
         scheduling=SchedulerSettings(
             settings.max_running,
             token_budget=settings.max_running + _PROMPT_BUDGET,
@@ -85,7 +118,7 @@ def make_ready(
         vocab_size=model.config.vocab_size,
         fingerprint=_fingerprint(model, tokenizer.fingerprint),
         created=int(time.time()),
-        remarks=(*remarks, status(), _memory(model, engine)),
+        remarks=(*remarks, status(), _memory(model, engine, chosen)),
     )
     return Loaded(engine, served, partial(mean_hidden, model))
 
@@ -93,22 +126,24 @@ def make_ready(
 def _cache_tokens(model: Llama, chosen: ModelSettings) -> int:
     if chosen.cache_tokens:
         return chosen.cache_tokens
-    each = _bytes_per_token(model)
+    each = _bytes_per_token(model, chosen.cache_dtype)
     if chosen.cache_gib:
         return max(_LEAST_TOKENS, int(chosen.cache_gib * GIB) // each)
     fits = int(_SHARE * free_memory(device_of(model))) // each
     return max(_LEAST_TOKENS, min(fits, _MOST_TOKENS))
 
 
-def _bytes_per_token(model: Llama) -> int:
-    config = model.config
-    return 2 * config.n_layers * config.n_kv_heads * config.head_dim * model.model.norm.weight.element_size()
+def _bytes_per_token(model: Llama, cache_dtype: str) -> int:
+    """As `PagedCache` lays it out: FP8 has a scale of four bytes for each key and each value of a head."""
+    config, dtype = model.config, CACHE_DTYPES.get(cache_dtype, model.model.norm.weight.dtype)
+    of_head = config.head_dim * dtype.itemsize + (4 if cache_dtype == "fp8" else 0)
+    return 2 * config.n_layers * config.n_kv_heads * of_head
 
 
-def _memory(model: Llama, engine: Engine) -> str:
+def _memory(model: Llama, engine: Engine, chosen: ModelSettings) -> str:
     pool = engine.continuous.scheduler.pool
     tokens = pool.count * pool.size
-    gib = tokens * _bytes_per_token(model) / GIB
+    gib = tokens * _bytes_per_token(model, chosen.cache_dtype) / GIB
     return f"the cache holds {tokens:,} positions in {gib:.2f} GiB; the model's context is {model.config.max_seq_len:,}"
 
 
