@@ -53,7 +53,7 @@ class PagedBlock(nn.Module):
             for project in (plain.q_proj, plain.k_proj, plain.v_proj)
         )
         cos_NC, sin_NC = layout.cos[0, :, 0], layout.sin[0, :, 0]
-        q_NHK = rotate_into(q_NHK, k_NGK, v_NGK, cos_NC, sin_NC, pages, work.planned.places_N)
+        q_NHK = rotate_into(q_NHK, k_NGK, v_NGK, cos_NC, sin_NC, pages, work.planned)
         mixed_1ND: Tensor = plain.o_proj(paged_attention(q_NHK, pages, work.planned).flatten(1)[None])
         return mixed_1ND
 

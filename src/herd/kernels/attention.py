@@ -91,5 +91,5 @@ def check(q_NHK: Tensor, pages: PageTensors, planned: Plan) -> None:
         q_NHK.device, q_NHK.dtype, pages.keys.dtype, size
     ):
         raise ValueError(f"queries in {q_NHK.dtype}, pages in {pages.keys.dtype} on {q_NHK.device}")
-    if len(planned.positions_N) != n_tokens or planned.tables.max(initial=0) >= n_pages:
+    if planned.n_tokens != n_tokens or planned.n_pages > n_pages:
         raise ValueError("the plan is of another pass")

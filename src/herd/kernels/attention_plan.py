@@ -39,6 +39,8 @@ class Plan:
     tables: NDArray[np.int32]
     blocks: NDArray[np.int64]  # [blocks, 4]: first token, tokens, first segment, segments
     segments: NDArray[np.int64]  # [segments, 5]: first token, tokens, where its table begins, first position, end
+    n_tokens: int
+    n_pages: int  # pages that there must be: one more than the highest number of one
 
 
 def plan(sequences: Many[Sequence], page: int, per_group: int) -> Plan:
@@ -73,6 +75,8 @@ def plan(sequences: Many[Sequence], page: int, per_group: int) -> Plan:
         np.concatenate(tables),
         np.array(blocks, dtype=np.int64),
         np.array(segments, dtype=np.int64),
+        int(starts[-1]),
+        1 + max(int(table.max()) for table in tables),
     )
 
 

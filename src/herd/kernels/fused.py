@@ -1,9 +1,9 @@
 """What stands between the products of a pass, each in one walk over memory: norms, SwiGLU, rotary positions.
 
     normed = rms_norm(x, weight, eps)
-    x, normed = add_rms_norm(x, y, weight, eps)                       # x + y, and its norm
+    x, normed = add_rms_norm(x, y, weight, eps)                       # x + y in the place of x, and its norm
     mixed = swiglu(gate, up)
-    q_NHK = rotate_into(q_NHK, k_NGK, v_NGK, cos, sin, pages, places_N)   # keys and values go into their pages
+    q_NHK = rotate_into(q_NHK, k_NGK, v_NGK, cos, sin, pages, planned)     # keys and values go into their pages
 
 They round where the plain modules of `llama/` do (in bfloat16: the normed row before the weight, silu before the
 product, each half of a rotation), so they differ from those by the last bit of a square root, a sum or an exponential.
@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import ctypes
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from herd.kernels.attention import TYPES, PageTensors
+from herd.kernels.attention_plan import Plan
 from herd.kernels.library import kernels
 
 _NORM, _SWIGLU, _ROTATE = range(3)  # `enum elementwise_kind` in csrc/pass.h
@@ -48,29 +47,28 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def add_rms_norm(x: Tensor, y: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """x + y, and its `rms_norm`."""
+    """x + y, which takes x's place, and its `rms_norm`."""
     x, y = _rows(x), _rows(y)
     _check(x, y, weight.expand_as(x))
-    total, out = torch.empty_like(x), torch.empty_like(x)
+    out = torch.empty_like(x)
     call = _Elementwise(
         x=x.data_ptr(),
         y=y.data_ptr(),
         weight=weight.data_ptr(),
         out=out.data_ptr(),
-        sum=total.data_ptr(),
+        sum=x.data_ptr(),
         y_stride=x.shape[-1],
         eps=eps,
     )
-    return total, _run(_NORM, call, x, out)
+    return x, _run(_NORM, call, x, out)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up, all of one shape."""
+    """silu(gate) * up, all of one shape; it takes gate's place: fresh memory costs more than the work."""
     gate, up = _rows(gate), _rows(up)
     _check(gate, up)
-    out = torch.empty_like(gate)
-    call = _Elementwise(x=gate.data_ptr(), y=up.data_ptr(), out=out.data_ptr(), y_stride=gate.shape[-1])
-    return _run(_SWIGLU, call, gate, out)
+    call = _Elementwise(x=gate.data_ptr(), y=up.data_ptr(), out=gate.data_ptr(), y_stride=gate.shape[-1])
+    return _run(_SWIGLU, call, gate, gate)
 
 
 def rotate_into(
@@ -80,9 +78,9 @@ def rotate_into(
     cos: Tensor,
     sin: Tensor,
     pages: PageTensors,
-    places_N: NDArray[np.int64],
+    planned: Plan,
 ) -> Tensor:
-    """Rotated queries; rotated keys, and values, go to their places in the pages (`Plan.places_N`), in their dtype.
+    """Rotated queries, in the place of q; rotated keys, and values, go to their places in the pages, in their dtype.
 
     cos, sin [N, K / 2] in q's dtype; element i of a head turns with i + K / 2.
     """
@@ -93,24 +91,23 @@ def rotate_into(
         k_NGK.shape == v_NGK.shape == (n_tokens, groups, size)
         and cos.shape == sin.shape == (n_tokens, size // 2)
         and len({x.dtype for x in (q_NHK, k_NGK, v_NGK, cos, sin)}) == 1
-        and len(places_N) == n_tokens
         and pages.keys.shape[-1] == size
-        and 0 <= places_N.min(initial=0) <= places_N.max(initial=0) < n_pages * page
+        and planned.n_tokens == n_tokens
+        and planned.n_pages <= n_pages
     ):
         raise ValueError(f"queries {tuple(q_NHK.shape)} do not fit keys {tuple(k_NGK.shape)} or their pages")
-    out = torch.empty_like(q_NHK)
     call = _Elementwise(
         x=q_NHK.data_ptr(),
         y=k_NGK.data_ptr(),
         weight=v_NGK.data_ptr(),
         cos=cos.data_ptr(),
         sin=sin.data_ptr(),
-        out=out.data_ptr(),
+        out=q_NHK.data_ptr(),
         keys=pages.keys.data_ptr(),
         values=pages.values.data_ptr(),
         key_scale=pages.key_scale.data_ptr() if pages.key_scale is not None else None,
         value_scale=pages.value_scale.data_ptr() if pages.value_scale is not None else None,
-        places=places_N.ctypes.data,
+        places=planned.places_N.ctypes.data,
         y_stride=k_NGK.stride(0),
         weight_stride=v_NGK.stride(0),
         heads=heads,
@@ -118,7 +115,7 @@ def rotate_into(
         page=page,
         cache_type=TYPES[pages.keys.dtype],
     )
-    return _run(_ROTATE, call, q_NHK, out)
+    return _run(_ROTATE, call, q_NHK, q_NHK)
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ static char *make_states(const shared *s, char *room, state *whole, state *part)
     made.k = take(&room, BLOCK * size * sizeof(float));
     made.v = take(&room, BLOCK * size * sizeof(float));
     made.scores = take(&room, row * BLOCK);
+    made.last = take(&room, (size_t)s->rows * sizeof(int64_t));
     state *both[] = {whole, part};
     for (int i = 0; i < 2; i++) {
         *both[i] = made;
@@ -68,7 +69,29 @@ static void begin_block(const shared *s, state *st, int64_t block, int64_t group
     st->rows = b[1] * per_token;
     for (int64_t row = 0; row < st->rows; row++) {
         const int64_t token = b[0] + row / per_token, head = group * per_token + row % per_token;
+        st->last[row] = a->positions[token];
         s->level.load(st, row, (const char *)a->q + (token * a->q_stride + head * a->size) * bytes);
+    }
+}
+
+/* Where the positions of a span lie. */
+static void locate(const attention *a, span *p, const int32_t *table, int64_t group) {
+    for (int64_t at = p->from; at < p->to;) {
+        const int64_t page = at / a->page, end = (page + 1) * a->page < p->to ? (page + 1) * a->page : p->to;
+        int64_t slot = (table[page] * a->groups + group) * a->page + at - page * a->page;
+        for (; at < end; at++) p->slots[at - p->from] = slot++;
+    }
+}
+
+/* Ask for what comes next: pages lie anywhere, and nothing but this tells the processor where. */
+static void prefetch(const attention *a, const int32_t *table, int64_t group, int64_t from, int64_t to) {
+    const int64_t row = a->size * bytes_of(a->cache_type);
+    for (int64_t page = from / a->page; page * a->page < to; page++) {
+        const int64_t first = (table[page] * a->groups + group) * a->page * row;
+        for (int64_t i = 0; i < a->page * row; i += 64) {
+            __builtin_prefetch((const char *)a->keys + first + i, 0, 2);
+            __builtin_prefetch((const char *)a->values + first + i, 0, 2);
+        }
     }
 }
 
@@ -84,10 +107,12 @@ static void walk(const shared *s, state *st, int64_t block, int64_t split) {
     memset(st->mixed, 0, (size_t)(st->rows * s->size_padded) * sizeof(float));
     for (int64_t i = 0; i < b[3]; i++) {
         const int64_t *g = a->segments + 5 * (b[2] + i), end = g[4] < stop ? g[4] : stop;
-        span p = {.first = (g[0] - b[0]) * per_token, .end = (g[0] - b[0] + g[1]) * per_token, .table = a->tables + g[2]};
+        span p = {.first = (g[0] - b[0]) * per_token, .end = (g[0] - b[0] + g[1]) * per_token};
         for (p.from = g[3] > start ? g[3] : start; p.from < end; p.from = p.to) {
             p.to = p.from / BLOCK * BLOCK + BLOCK;
             if (p.to > end) p.to = end;
+            locate(a, &p, a->tables + g[2], st->group);
+            prefetch(a, a->tables + g[2], st->group, p.to, p.to + BLOCK < end ? p.to + BLOCK : end);
             s->level.attend(st, &p);
         }
     }

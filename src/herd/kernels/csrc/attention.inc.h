@@ -55,32 +55,29 @@ TARGET INLINE VEC NAME(some)(const attention *a, const char *from, int64_t d, fl
 /* The keys of a span as [size, BLOCK], zeros behind the last, and its values as [keys, size]. */
 TARGET INLINE void NAME(widen)(state *s, const span *p) {
     const attention *a = s->a;
-    const int64_t bytes = bytes_of(a->cache_type), keys = p->to - p->from;
+    const int64_t bytes = a->size * bytes_of(a->cache_type), keys = p->to - p->from;
+    const char *all_keys = a->keys, *all_values = a->values;
     float *k = s->k, *v = s->v;
     for (int64_t j = 0; j < keys; j += LANES)
         for (int64_t d = 0; d < s->size_padded; d += LANES) {
             VEC square[LANES];
             for (int64_t i = 0; i < LANES; i++) {
-                const int64_t at = p->from + j + i;
-                if (at >= p->to) square[i] = SET1(0.0f);
-                else square[i] = NAME(some)(a, place_of(a, a->keys, p->table, s->group, at, bytes), d,
-                                            scale_of(a, a->key_scale, p->table, s->group, at));
+                if (j + i >= keys) square[i] = SET1(0.0f);
+                else square[i] = NAME(some)(a, all_keys + p->slots[j + i] * bytes, d, scale_of(a->key_scale, p, j + i));
             }
             TRANSPOSE(square);
             for (int64_t i = 0; i < LANES; i++) NAME(store)(k + (d + i) * BLOCK + j, square[i]);
         }
-    for (int64_t j = 0; j < keys; j++) {
-        const char *from = place_of(a, a->values, p->table, s->group, p->from + j, bytes);
-        const float scale = scale_of(a, a->value_scale, p->table, s->group, p->from + j);
+    for (int64_t j = 0; j < keys; j++)
         for (int64_t d = 0; d < s->size_padded; d += LANES)
-            NAME(store)(v + j * s->size_padded + d, NAME(some)(a, from, d, scale));
-    }
+            NAME(store)(v + j * s->size_padded + d,
+                        NAME(some)(a, all_values + p->slots[j] * bytes, d, scale_of(a->value_scale, p, j)));
 }
 
 /* Scores of a row become weights; what was summed before shrinks where a larger score came. */
 TARGET INLINE void NAME(weigh)(state *s, const span *p, int64_t row) {
     const int64_t keys = p->to - p->from, width = (keys + LANES - 1) / LANES * LANES;
-    const int64_t seen = position_of(s, row) - p->from + 1, limit = seen < keys ? seen : keys;
+    const int64_t seen = s->last[row] - p->from + 1, limit = seen < keys ? seen : keys;
     float *scores = s->scores + row * BLOCK, *mixed = s->mixed + row * s->size_padded;
     VEC most = SET1(UNSEEN), sum = SET1(0.0f);
     for (int64_t j = limit < 0 ? 0 : limit; j < width; j++) scores[j] = -__builtin_inff();

@@ -14,6 +14,7 @@
 #define LANES 16
 #define VEC __m512
 #define SET1 _mm512_set1_ps
+#define BLEND(which, yes, no) _mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)(which)), no, yes)
 #define FMA _mm512_fmadd_ps
 #define WIDEN_BF16(p) _mm512_setzero_ps() /* nothing here reads or writes single numbers */
 #define WIDEN_E4M3(p) _mm512_setzero_ps()
@@ -64,13 +65,14 @@ TARGET INLINE void widen_keys(state *s, const tables *t, const span *p) {
     for (int64_t at = p->from; at < p->to; at++)
         for (int64_t d = 0; d < a->size; d += STEP)
             _mm512_storeu_si512((uint16_t *)s->k + (at - p->from) * a->size + d,
-                                half_row(a, t, place_of(a, a->keys, p->table, s->group, at, 1), d));
+                                half_row(a, t, (const char *)a->keys + p->slots[at - p->from] * a->size, d));
 }
 
 /* Values in pairs of keys: tiles [half of the block][size / 16] of [pair][16 numbers][2]. */
 TARGET INLINE void pair_values(state *s, const tables *t, const span *p) {
     const attention *a = s->a;
-    const int64_t bytes = bytes_of(a->cache_type);
+    const int64_t bytes = a->size * bytes_of(a->cache_type), keys = p->to - p->from;
+    const char *all = a->values;
     uint16_t first[32], second[32];
     for (int i = 0; i < 32; i++) {
         first[i] = (uint16_t)(i / 2 + i % 2 * 32);
@@ -78,9 +80,8 @@ TARGET INLINE void pair_values(state *s, const tables *t, const span *p) {
     }
     const __m512i left = _mm512_loadu_si512(first), right = _mm512_loadu_si512(second);
     for (int64_t j = 0; j < BLOCK; j += 2) {
-        const int64_t at = p->from + j;
-        const char *one = at < p->to ? place_of(a, a->values, p->table, s->group, at, bytes) : 0;
-        const char *two = at + 1 < p->to ? place_of(a, a->values, p->table, s->group, at + 1, bytes) : 0;
+        const char *one = j < keys ? all + p->slots[j] * bytes : 0;
+        const char *two = j + 1 < keys ? all + p->slots[j + 1] * bytes : 0;
         uint16_t *to = (uint16_t *)s->v + j / STEP * (a->size / 16) * TILE + j % STEP / 2 * STEP;
         for (int64_t d = 0; d < a->size; d += STEP, to += 2 * TILE) {
             const __m512i x = one ? half_row(a, t, one, d) : _mm512_setzero_si512();
@@ -97,9 +98,8 @@ TARGET INLINE void score(const state *s, const span *p, int64_t row, float *scor
     const int64_t keys = p->to - p->from, stride = a->size * 2;
     const char *k[4];
     for (int64_t i = 0; i < 4; i++) {
-        const int64_t at = p->from + (16 * i < keys ? 16 * i : 0); /* tiles behind the last key are not looked at */
-        k[i] = a->cache_type == E4M3 ? (const char *)s->k + (at - p->from) * stride
-                                     : place_of(a, a->keys, p->table, s->group, at, 2);
+        const int64_t j = 16 * i < keys ? 16 * i : 0; /* tiles behind the last key are not looked at */
+        k[i] = a->cache_type == E4M3 ? (const char *)s->k + j * stride : (const char *)a->keys + p->slots[j] * stride;
     }
     const uint16_t *q = (const uint16_t *)s->q + row * a->size;
     _tile_zero(0);
@@ -129,7 +129,7 @@ TARGET INLINE __mmask16 lanes_of(const state *s, const span *p, int64_t row, __m
     int32_t counts[16] = {0};
     for (int64_t i = 0; i < 16; i++) {
         if (row + i < p->first || row + i >= p->end) continue;
-        const int64_t count = position_of(s, row + i) - p->from + 1;
+        const int64_t count = s->last[row + i] - p->from + 1;
         counts[i] = (int32_t)(count < 0 ? 0 : count < p->to - p->from ? count : p->to - p->from);
     }
     *seen = _mm512_loadu_si512(counts);
@@ -146,8 +146,8 @@ TARGET INLINE __m512 weigh(state *s, const span *p, int64_t row, __m512i seen, _
     const int all = _mm512_cmpge_epi32_mask(seen, _mm512_set1_epi32((int)keys)) == 0xffff;
     float key_scale[BLOCK], value_scale[BLOCK];
     for (int64_t j = 0; a->cache_type == E4M3 && j < keys; j++) {
-        key_scale[j] = scale_of(a, a->key_scale, p->table, s->group, p->from + j);
-        value_scale[j] = scale_of(a, a->value_scale, p->table, s->group, p->from + j);
+        key_scale[j] = scale_of(a->key_scale, p, j);
+        value_scale[j] = scale_of(a->value_scale, p, j);
     }
     __m512 top = before, sums[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
     for (int64_t j = 0; j < keys; j++) {
@@ -207,7 +207,8 @@ TARGET static void attend(state *s, const span *p) {
     uint16_t weights[2 * TILE] __attribute__((aligned(64)));
     float shrinks[16];
     const int64_t size = s->a->size, stride = s->size_padded;
-    const tables t = make_tables();
+    tables t;
+    if (s->a->cache_type == E4M3) t = make_tables();
     configure();
     if (s->a->cache_type == E4M3) widen_keys(s, &t, p);
     pair_values(s, &t, p);

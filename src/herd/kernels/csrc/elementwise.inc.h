@@ -83,8 +83,10 @@ TARGET static void NAME(rotate)(const elementwise *e, int64_t begin, int64_t end
         const char *cos = (const char *)e->cos + n * half * bytes, *sin = (const char *)e->sin + n * half * bytes;
         const int64_t page = e->places[n] / e->page, offset = e->places[n] % e->page;
         float turned[MOST_SIZE];
-        for (int64_t h = 0; h < e->heads; h++)
-            NAME(turn)(e, q + h * head, cos, sin, (char *)e->out + (n * e->heads + h) * head);
+        for (int64_t h = 0; h < e->heads; h++) {
+            NAME(turn)(e, q + h * head, cos, sin, turned); /* aside first: a head that is turned in place is read twice */
+            memcpy((char *)e->out + (n * e->heads + h) * head, turned, (size_t)head);
+        }
         for (int64_t g = 0; g < e->groups; g++) {
             const int64_t slot = (page * e->groups + g) * e->page + offset;
             NAME(turn)(e, k + g * head, cos, sin, turned);

@@ -42,12 +42,13 @@ typedef struct {
     float *mixed;    /* [rows, size_padded] and that of the values by it */
     void *k, *v;     /* a block of keys and of values as the level multiplies them */
     float *scores;   /* [rows, BLOCK] */
+    int64_t *last;   /* [rows] the last position that the query may look at: its own */
 } state;
 
-/* Segment positions [from, to) of at most BLOCK, from a multiple of it, for rows [first, end). */
+/* Positions [from, to) of at most BLOCK, from a multiple of it, for rows [first, end). */
 typedef struct {
     int64_t first, end, from, to;
-    const int32_t *table;
+    int64_t slots[BLOCK]; /* where each position lies, in keys and values of a head */
 } span;
 
 typedef struct {
@@ -85,16 +86,7 @@ pass_level avx2_pass(void);
 pass_level avx512_pass(void);
 int amx_attention(const attention *, attention_level *); /* whether it can, and if so how */
 
-INLINE const char *place_of(const attention *a, const void *cache, const int32_t *table, int64_t group, int64_t position,
-                            int64_t bytes) {
-    const int64_t page = table[position / a->page];
-    return (const char *)cache + ((page * a->groups + group) * a->page + position % a->page) * a->size * bytes;
-}
-
-INLINE float scale_of(const attention *a, const float *scale, const int32_t *table, int64_t group, int64_t position) {
-    const int64_t page = table[position / a->page];
-    return scale ? scale[(page * a->groups + group) * a->page + position % a->page] : 1.0f;
-}
+INLINE float scale_of(const float *scale, const span *p, int64_t i) { return scale ? scale[p->slots[i]] : 1.0f; }
 
 /* The code of a value that e4m3 has. */
 INLINE uint8_t e4m3_code(float v) {
@@ -112,11 +104,5 @@ INLINE float e4m3_value(uint8_t code) {
 }
 
 INLINE int64_t bytes_of(int type) { return type == FLOAT32 ? 4 : type == BFLOAT16 ? 2 : 1; }
-
-/* Which of its keys the query of a row may look at: up to this position. */
-INLINE int64_t position_of(const state *s, int64_t row) {
-    const attention *a = s->a;
-    return a->positions[s->first_token + row / (a->heads / a->groups)];
-}
 
 #endif

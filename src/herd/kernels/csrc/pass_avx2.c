@@ -9,6 +9,7 @@
 #define LANES 8
 #define VEC __m256
 #define SET1 _mm256_set1_ps
+#define BLEND(which, yes, no) _mm256_blendv_ps(no, yes, (__m256)(which))
 #define FMA _mm256_fmadd_ps
 #define TILE_ROWS 4
 #define TILE_VECTORS 2

@@ -9,6 +9,7 @@
 #define LANES 16
 #define VEC __m512
 #define SET1 _mm512_set1_ps
+#define BLEND(which, yes, no) _mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)(which)), no, yes)
 #define FMA _mm512_fmadd_ps
 #define TILE_ROWS 4
 #define TILE_VECTORS 4

@@ -5,8 +5,10 @@
 #define NAME(name) portable_##name
 #define LANES 4
 typedef float vec4 __attribute__((vector_size(16)));
+typedef int32_t int4 __attribute__((vector_size(16)));
 #define VEC vec4
 #define SET1(x) ((vec4){(x), (x), (x), (x)})
+#define BLEND(which, yes, no) ((vec4)(((int4)(yes) & (which)) | ((int4)(no) & ~(which))))
 #define FMA(a, b, c) ((a) * (b) + (c))
 #define TOTAL(v) (((v)[0] + (v)[2]) + ((v)[1] + (v)[3]))
 #define LARGER(a, b) ((a) > (b) ? (a) : (b))

@@ -1,5 +1,5 @@
 /* Vectors of floats: exp, rounding to bfloat16 and e4m3, numbers read and written. Included by each level, which gives
-   TARGET, NAME(name), VEC (LANES floats) with FMA, SET1, TOTAL, TOP, TRANSPOSE. Arithmetic is the compiler's own. */
+   TARGET, NAME(name), VEC (LANES floats) with FMA, SET1, BLEND, TOTAL, TOP, TRANSPOSE. Arithmetic is the compiler's own. */
 
 typedef int32_t NAME(ints) __attribute__((vector_size(4 * LANES)));
 #define INTS NAME(ints)
@@ -12,7 +12,7 @@ TARGET INLINE VEC NAME(load)(const float *p) {
 
 TARGET INLINE void NAME(store)(float *p, VEC v) { memcpy(p, &v, sizeof v); }
 
-TARGET INLINE VEC NAME(choose)(INTS which, VEC yes, VEC no) { return (VEC)(((INTS)yes & which) | ((INTS)no & ~which)); }
+TARGET INLINE VEC NAME(choose)(INTS which, VEC yes, VEC no) { return BLEND(which, yes, no); }
 
 /* exp(x) to about one unit in the last place; exactly 0 below -87.3, and NaN of NaN. x is at most 88. */
 TARGET INLINE VEC NAME(exp)(VEC x) {
