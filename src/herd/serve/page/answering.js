@@ -1,10 +1,11 @@
 // One answer after another until the model needs the user: stream, carry out the calls that the page can, go on.
 
-import { complete } from "./api.js";
+import { complete, listModels } from "./api.js";
 import { addResult, openCalls, wireMessages } from "./conversation.js";
 import { preferences, samplingBody } from "./preferences.js";
 import { activeTools, runBuiltin } from "./tools.js";
 
+const SHORT = 20; // milliseconds: over less than that a rate says nothing
 const ROUNDS = 12; // answers in a row that call tools; then the user is asked to go on
 
 /** Answer `conversation` at its end. `changed(message)` hears of every piece; returns when it is the user's turn. */
@@ -31,16 +32,10 @@ export async function answer(conversation, signal, changed) {
 
 async function stream(conversation, message, signal, changed) {
   const clock = new Clock(message);
-  conversation.tools = activeTools(preferences);
-  const body = {
-    model: conversation.model,
-    messages: wireMessages({ ...conversation, messages: conversation.messages.slice(0, -1) }),
-    ...samplingBody(),
-    ...(conversation.tools.length && { tools: conversation.tools }),
-  };
   const parts = [];
   try {
-    for await (const event of complete(body, signal)) {
+    conversation.model ||= (await listModels())[0]?.id ?? ""; // said before the page knew them
+    for await (const event of complete(requestOf(conversation), signal)) {
       if (event.text || event.call) clock.tick();
       if (event.text) message.content += event.text;
       if (event.call) gather(parts, event.call);
@@ -56,6 +51,16 @@ async function stream(conversation, message, signal, changed) {
   }
   delete message.finish;
   clock.close();
+}
+
+function requestOf(conversation) {
+  conversation.tools = activeTools(preferences);
+  return {
+    model: conversation.model,
+    messages: wireMessages({ ...conversation, messages: conversation.messages.slice(0, -1) }),
+    ...samplingBody(),
+    ...(conversation.tools.length && { tools: conversation.tools }),
+  };
 }
 
 function failed(message, error) {
@@ -108,6 +113,7 @@ class Clock {
   /** The first token is the prompt's time, so one less than there are. */
   #rate(tokens) {
     const passed = this.#last - this.#first;
-    if (tokens > 1 && passed > 0) this.stats.rate = ((tokens - 1) / passed) * 1000;
+    if (tokens > 1 && passed > SHORT) this.stats.rate = ((tokens - 1) / passed) * 1000;
+    else delete this.stats.rate;
   }
 }

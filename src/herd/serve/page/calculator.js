@@ -136,7 +136,8 @@ function whole(sign, a, b) {
   if (sign === "^") return b >= 0n && Number(b) * bits(a) <= LARGEST ? a ** b : null;
   if (sign === "*") return bits(a) + bits(b) <= LARGEST ? a * b : null;
   if (sign === "/") return a % b === 0n ? a / b : null;
-  return { "+": a + b, "-": a - b, "%": a % b }[sign];
+  if (sign === "%") return a % b;
+  return sign === "+" ? a + b : a - b;
 }
 
 function bits(value) {

@@ -22,7 +22,7 @@ export function icon(name) {
   svg.setAttribute("class", "icon");
   svg.setAttribute("aria-hidden", "true");
   svg.append(document.createElementNS(SVG, "use"));
-  svg.firstChild.setAttribute("href", `#${name}`);
+  svg.firstChild.setAttribute("href", `#icon-${name}`);
   return svg;
 }
 

@@ -30,7 +30,7 @@ function herd() {
   svg.setAttribute("aria-hidden", "true");
   for (const [x, size] of HERD) {
     const llama = document.createElementNS(SVG, "use");
-    for (const [name, value] of Object.entries({ href: "#llama", x, y: 74 - size, width: size, height: size })) llama.setAttribute(name, value);
+    for (const [name, value] of Object.entries({ href: "#icon-llama", x, y: 74 - size, width: size, height: size })) llama.setAttribute(name, value);
     svg.append(llama);
   }
   return svg;

@@ -24,14 +24,17 @@ class Reader {
 
   blocks() {
     const found = [];
+    let spaced = false; // an empty line stands before the block
     while (this.at < this.lines.length) {
       if (blank(this.lines[this.at])) {
         this.at++;
+        spaced = true;
         continue;
       }
       const start = this.at;
       const block = this.block(this.lines[start]);
-      found.push({ ...block, raw: this.lines.slice(start, this.at).join("\n") });
+      found.push({ ...block, spaced, raw: this.lines.slice(start, this.at).join("\n") });
+      spaced = blank(this.lines[this.at - 1]); // a list takes the empty lines behind it
     }
     return found;
   }
@@ -110,7 +113,7 @@ class Reader {
         if (gap) lines.push("");
         lines.push(unindent(line, width));
         gap = false;
-      } else if (gap || this.interrupts(this.at)) break;
+      } else if (gap || ITEM.test(line) || this.interrupts(this.at)) break;
       else lines.push(line.trimStart());
     }
     return { lines, gap };
@@ -120,7 +123,7 @@ class Reader {
     const task = /^\[([ xX])\][ \t]+/.exec(lines[0]);
     if (task) lines[0] = lines[0].slice(task[0].length);
     const blocks = parseBlocks(lines.join("\n"), this.depth + 1);
-    return { done: task ? task[1] !== " " : null, blocks, loose: blocks.filter((b) => b.type === "paragraph").length > 1 };
+    return { done: task ? task[1] !== " " : null, blocks, loose: blocks.slice(1).some((block) => block.spaced) };
   }
 
   isTable(at) {
@@ -157,7 +160,7 @@ class Reader {
   interrupts(at) {
     const item = ITEM.exec(this.lines[at]);
     const begins = item && this.lines[at].length > item[0].length && (!/\d/.test(item[2]) || Number.parseInt(item[2], 10) === 1);
-    return this.starts(at) || Boolean(begins) || this.isTable(at) || Boolean(item && this.depth);
+    return this.starts(at) || Boolean(begins) || this.isTable(at);
   }
 }
 
@@ -174,15 +177,10 @@ function unindent(line, width) {
   return space.slice(Math.min(width, space.length)) + line.trimStart();
 }
 
-/** A row's cells: bars split it, but not those behind a backslash or within code. */
+/** A row's cells: every bar splits it but those behind a backslash, in code too (GitHub's rule). */
 function cells(line) {
   const inner = line.trim().replace(/^\|/, "").replace(/(?<!\\)\|$/, "");
-  const found = [""];
-  for (const part of inner.match(/\\\||`+[^`]*`+|[^\\|`]+|[\s\S]/g) ?? []) {
-    if (part === "|") found.push("");
-    else found[found.length - 1] += part === "\\|" ? "|" : part.replace(/\\\|/g, "|");
-  }
-  return found.map((cell) => cell.trim());
+  return inner.split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll("\\|", "|"));
 }
 
 function alignment(rule) {

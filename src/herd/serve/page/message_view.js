@@ -60,7 +60,7 @@ export class AnswerView {
     this.note = h("div.note");
     this.stats = h("span.stats");
     this.buttons = h("div.actions", {}, copyButton(() => message.content, "Copy the answer"), iconButton("retry", "Answer anew", () => actions.retry(message)));
-    this.foot = h("div.answer-foot", {}, this.buttons, this.stats);
+    this.foot = h("div.answer-foot", {}, this.stats, this.buttons);
     this.element = h("article.message.answer", { "aria-label": "Answer" }, h("h2.hidden", {}, "Answer"), this.prose, this.cards, this.note, this.foot);
   }
 
@@ -75,7 +75,8 @@ export class AnswerView {
     this.#drawCalls(results, running);
     this.#drawNote(last);
     this.stats.textContent = statsWords(message.stats ?? {}).join(" · ");
-    this.foot.hidden = busy ? !message.stats?.rate : !message.content && !message.stats?.tokens && message.end !== "error";
+    const between = !last && message.tool_calls?.length; // the model's way to an answer is none to copy or try again
+    this.foot.hidden = between || (busy ? !message.stats?.rate : !message.content && !message.stats?.tokens);
     this.buttons.hidden = busy;
   }
 
@@ -105,7 +106,7 @@ export class AnswerView {
 
   /** Read the end of the answer out: its text, or what went wrong. */
   announce() {
-    const text = this.prose.textContent.trim();
+    const text = this.prose.innerText.trim();
     const long = text.length > 1500 ? `${text.slice(0, 1500)} … The whole answer stands in the conversation.` : text;
     announce([long && `Answer: ${long}`, noteOf(this.message)].filter(Boolean).join(" ") || "The model said nothing.");
   }

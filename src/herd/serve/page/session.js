@@ -15,7 +15,8 @@ export class Session {
   models = [];
   #store;
   #runs = new Map(); // id of a conversation -> AbortController
-  #unsaved = new Map(); // id -> timer
+  #timers = new Map(); // id -> timer of the next saving
+  #unsaved = new Map(); // id -> a mark of its latest change that is not on disk yet
   #listeners = {};
 
   constructor(store) {
@@ -151,7 +152,7 @@ export class Session {
   /** Delete one; returns how to take that back. */
   remove(conversation) {
     this.stop(conversation.id);
-    clearTimeout(this.#unsaved.get(conversation.id));
+    this.#forgetTimer(conversation);
     this.#unsaved.delete(conversation.id);
     this.conversations = this.conversations.filter((other) => other !== conversation);
     this.#store.remove(conversation.id).catch(() => this.#tell("problem", "storage"));
@@ -179,11 +180,13 @@ export class Session {
   }
 
   async save(conversation) {
-    clearTimeout(this.#unsaved.get(conversation.id));
-    this.#unsaved.delete(conversation.id);
+    this.#forgetTimer(conversation);
     if (!this.#store.kept) return;
+    const change = Symbol("change");
+    this.#unsaved.set(conversation.id, change);
     try {
       await this.#store.save(conversation);
+      if (this.#unsaved.get(conversation.id) === change) this.#unsaved.delete(conversation.id);
       this.#tell("problem", null);
     } catch {
       this.#tell("problem", "storage");
@@ -191,8 +194,14 @@ export class Session {
   }
 
   #saveSoon(conversation) {
-    if (this.#unsaved.has(conversation.id)) return;
-    this.#unsaved.set(conversation.id, setTimeout(() => this.save(conversation), PAUSE));
+    this.#unsaved.set(conversation.id, Symbol("change"));
+    if (this.#timers.has(conversation.id)) return;
+    this.#timers.set(conversation.id, setTimeout(() => this.save(conversation), PAUSE));
+  }
+
+  #forgetTimer({ id }) {
+    clearTimeout(this.#timers.get(id));
+    this.#timers.delete(id);
   }
 
   #enter(conversation) {
@@ -209,7 +218,7 @@ export class Session {
   }
 
   #leave() {
-    for (const id of [...this.#runs.keys(), ...this.#unsaved.keys()]) {
+    for (const id of this.#unsaved.keys()) {
       const conversation = this.conversations.find((other) => other.id === id);
       if (conversation) this.#store.putAside(conversation);
     }

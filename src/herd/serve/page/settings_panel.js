@@ -71,7 +71,7 @@ export class SettingsPanel {
       }
       input.setAttribute("aria-invalid", String(Boolean(problem.textContent)));
     });
-    return h("label.field", {}, h("span", {}, label), input, h("small", { id: `hint-${name}` }, hint), problem);
+    return h("div.field", {}, h("label", { for: input.id }, label), input, h("small", { id: `hint-${name}` }, hint), problem);
   }
 
   #reset() {
