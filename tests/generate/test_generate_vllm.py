@@ -221,10 +221,9 @@ def test_engines_that_do_not_start_say_why(folder, generator):
 
 
 def test_the_users_options_stand_over_ours():
-    found = engine_arguments("m", VllmSettings(2, 3, 4096, {"enable_prefix_caching": False, "dtype": "auto"}))
+    found = engine_arguments("m", VllmSettings(2, 3, {"enable_prefix_caching": False, "max_model_len": 4096}))
     assert found["tensor_parallel_size"] == 2
     assert found["pipeline_parallel_size"] == 3
-    assert found["max_model_len"] == 4096
-    assert (found["enable_prefix_caching"], found["dtype"]) == (False, "auto")
+    assert (found["enable_prefix_caching"], found["max_model_len"]) == (False, 4096)
     with pytest.raises(SettingError, match="tensor_parallel"):
         VllmSettings(0)

@@ -40,11 +40,10 @@ class VllmSettings:
 
     tensor_parallel: int = 1  # GPUs that share every matrix: those of one machine
     pipeline_parallel: int = 1  # groups of these that share the layers: machines
-    context: int = 0  # positions that a request may take; 0: the model's
-    options: Mapping[str, Any] = field(default_factory=dict)  # of vLLM's EngineArgs, e.g. gpu_memory_utilization
+    options: Mapping[str, Any] = field(default_factory=dict)  # of vLLM's EngineArgs, e.g. max_model_len
 
     def __post_init__(self) -> None:
-        for name, least in (("tensor_parallel", 1), ("pipeline_parallel", 1), ("context", 0)):
+        for name, least in (("tensor_parallel", 1), ("pipeline_parallel", 1)):
             if getattr(self, name) < least:
                 raise SettingError(f"{name} is {getattr(self, name)}", where=name, mend=f"give {least} at least")
 

@@ -99,7 +99,7 @@ def vllm_errors() -> Iterator[None]:
         raise DeviceError(
             f"vLLM cannot start its engine: {said[:500]}",
             where="vLLM",
-            mend="its log above says more; give fewer positions (context) or more GPUs (tensor_parallel)",
+            mend="its log above says more; give fewer positions (max_model_len) or more GPUs (tensor_parallel)",
         ) from error
 
 
@@ -114,6 +114,4 @@ def engine_arguments(model: str | Path, settings: VllmSettings) -> dict[str, Any
         "generation_config": "vllm",  # else the folder's own temperature and top-p stand where we say nothing
         "structured_outputs_config": {"backend": "guidance"},  # the library that herd's own engine uses
     }
-    if settings.context:
-        found["max_model_len"] = settings.context
     return found | dict(settings.options)
