@@ -1,4 +1,5 @@
-"""Training tokens per second of a 1B shape on a CUDA device, bfloat16 (`bench.training`).
+"""On a CUDA device: training tokens per second of a 1B shape in bfloat16 (`bench.training`), and the kernels
+(`bench.gpu_kernels`).
 
 What is reached of the limit, the measured rate of products over the FLOPs of a token, is the utilisation (MFU).
 """
@@ -11,6 +12,7 @@ from dataclasses import replace
 
 import torch
 
+from bench.gpu_kernels import kernel_rows
 from bench.harness import Row
 from bench.training import bench_training
 from herd.llama.config import LlamaConfig
@@ -27,9 +29,9 @@ def rows() -> list[Row]:
         return []
     device = torch.device("cuda", 0)
     row = bench_training("gpu-train-1b-bfloat16", SHAPE_1B, "bfloat16", batch=4, length=2048, pairs=10, device=device)
-    return [replace(row, machine=torch.cuda.get_device_name(device))]
+    return [replace(row, machine=torch.cuda.get_device_name(device)), *kernel_rows(device)]
 
 
 ROWS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
-    "gpu": ("training tokens/s and utilisation of a 1B shape on a CUDA device; nothing without one", rows)
+    "gpu": ("training of a 1B shape, FP8 products and attention on a CUDA device; nothing without one", rows)
 }
