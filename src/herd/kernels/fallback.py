@@ -43,6 +43,10 @@ def linear_bf16(x: Tensor, weight: Tensor) -> Tensor:
     return _tiled(x.float(), weight, Tensor.float).to(x.dtype)
 
 
+def linear_f32(x: Tensor, weight: Tensor) -> Tensor:
+    return F.linear(x.float(), weight).to(x.dtype)
+
+
 def linear_int8(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     return _tiled(x.float(), weight, Tensor.float).mul_(scale.squeeze(1)).to(x.dtype)
 

@@ -1,4 +1,4 @@
-"""x W^T for weights in e4m3, bfloat16, int8 and Q8_0, summed in fp32; x may have any leading shape.
+"""x W^T for weights in float32, bfloat16, e4m3, int8 and Q8_0, summed in fp32; x may have any leading shape.
 
 The compiled library does the work where it is there and x is on the CPU; else `fallback.py`. No gradients.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from herd.kernels import fallback
+from herd.kernels import fallback, gpu
 from herd.kernels.library import Kernels, kernels
 from herd.kernels.reference import Q8_0_BYTES, Q8_0_VALUES
 
-_FP8, _BF16, _INT8, _Q8_0 = range(4)  # the order of `enum format` in csrc/job.h
+_FP8, _BF16, _INT8, _Q8_0, _F32 = range(5)  # the order of `enum format` in csrc/job.h
 _TYPES = {torch.float32: 0, torch.bfloat16: 1}  # `enum xtype`
 _UNBOUNDED = float("inf")
 
@@ -28,9 +28,18 @@ def linear_fp8(
     _check(x, weight, torch.float8_e4m3fn, weight.shape[-1], scale)
     found = _usable(x, weight)
     if found is None:
-        return fallback.linear_fp8(x, weight, scale, bound, weight_only)
+        return _fp8_elsewhere(x, weight, scale, bound, weight_only)
     largest = _UNBOUNDED if bound is None else bound
     return _run(found, _FP8, x, weight, scale, quantise=not weight_only, bound=largest)
+
+
+def _fp8_elsewhere(x: Tensor, weight: Tensor, scale: Tensor, bound: float | None, weight_only: bool) -> Tensor:
+    """Without the library: Triton's kernels on a CUDA device that takes them, else torch."""
+    if gpu.usable(x, weight):
+        from herd.kernels.gpu import products  # imports Triton
+
+        return products.linear_fp8(x, weight, scale, bound, weight_only)
+    return fallback.linear_fp8(x, weight, scale, bound, weight_only)
 
 
 def linear_bf16(x: Tensor, weight: Tensor) -> Tensor:
@@ -38,6 +47,13 @@ def linear_bf16(x: Tensor, weight: Tensor) -> Tensor:
     _check(x, weight, torch.bfloat16, weight.shape[-1])
     found = _usable(x, weight)
     return fallback.linear_bf16(x, weight) if found is None else _run(found, _BF16, x, weight)
+
+
+def linear_f32(x: Tensor, weight: Tensor) -> Tensor:
+    """x [..., K] by float32 weight [N, K] -> [..., N] in x's dtype; a sum takes the columns one after the other."""
+    _check(x, weight, torch.float32, weight.shape[-1])
+    found = _usable(x, weight)
+    return fallback.linear_f32(x, weight) if found is None else _run(found, _F32, x, weight)
 
 
 def linear_int8(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
@@ -84,19 +100,21 @@ def _run(
     quantise: bool = False,
     bound: float = _UNBOUNDED,
 ) -> Tensor:
-    rows = (x if x.dtype in _TYPES else x.float()).reshape(-1, x.shape[-1])
+    if x.dtype not in _TYPES:
+        return _run(found, format, x.float(), weight, scale, quantise=quantise, bound=bound).to(x.dtype)
+    n, k = weight.shape[0], x.shape[-1]
+    rows = x.reshape(-1, k)
     rows = rows if rows.stride(1) == 1 else rows.contiguous()
     weight = weight if weight.stride(1) == 1 else weight.contiguous()
     scale = scale if scale is None else scale.contiguous()
-    m, k, n = rows.shape[0], rows.shape[1], weight.shape[0]
-    out = torch.empty(m, n, dtype=torch.float32)
+    out = torch.empty((*x.shape[:-1], n), dtype=x.dtype)
     failed = found.library.herd_linear(
         *(found.level, format, found.threads),
-        *(m, n, k),
-        *(rows.data_ptr(), _TYPES[rows.dtype], rows.stride(0)),
+        *(rows.shape[0], n, k),
+        *(rows.data_ptr(), _TYPES[x.dtype], rows.stride(0)),
         *(weight.data_ptr(), weight.stride(0) * weight.element_size(), None if scale is None else scale.data_ptr()),
         *(quantise, bound, out.data_ptr()),
     )
     if failed:
-        raise MemoryError(f"no memory to multiply {m} rows by a matrix of {n} x {k}")
-    return out.to(x.dtype).view(*x.shape[:-1], n)
+        raise MemoryError(f"no memory to multiply {rows.shape[0]} rows by a matrix of {n} x {k}")
+    return out

@@ -24,6 +24,10 @@ def linear_bf16(x: Tensor, weight: Tensor) -> Tensor:
     return (x.float() @ weight.float().T).to(x.dtype)
 
 
+def linear_f32(x: Tensor, weight: Tensor) -> Tensor:
+    return (x.float() @ weight.T).to(x.dtype)
+
+
 def linear_int8(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     return (x.float() @ weight.float().T * scale.squeeze(1)).to(x.dtype)
 

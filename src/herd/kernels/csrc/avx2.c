@@ -50,9 +50,11 @@ TARGET INLINE float avx2_total(__m256 v) {
 #define ZERO _mm256_setzero_ps()
 #define ADD _mm256_add_ps
 #define FMA _mm256_fmadd_ps
+#define SET1 _mm256_set1_ps
 #define TOTAL avx2_total
 #define FP8_FACTOR 256.0f
 #define TILE_ROWS 1
 #define TILE_COLUMNS 2
+#define COLUMNS 6
 #include "float_rows.inc.h"
 #endif

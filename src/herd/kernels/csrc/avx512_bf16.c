@@ -14,6 +14,7 @@
 #define AHEAD 4096
 #define TILE_ROWS 4
 #define TILE_COLUMNS 3
+#define MOST 128
 
 #include "narrow.inc.h"
 
@@ -108,21 +109,22 @@ TARGET static void rows_bf16(const job *j, int64_t begin, int64_t stop, void *sc
     rows(j, BF16, begin, stop, scratch);
 }
 
-/* One row of activations as bfloat16, which holds them exactly, in the order in which `narrow` gives the weights. */
-TARGET INLINE void pack(const job *j, int64_t m, int placed) {
-    float *row = j->wide + m * j->k_padded;
-    uint16_t *to = (uint16_t *)j->prepared + m * j->k_padded;
-    avx512_bf16_prepare_row(j, m, row);
-    for (int64_t i = 0; i < j->k_padded; i++) to[placed ? place(i) : i] = (uint16_t)(float_to_bits(row[i]) >> 16);
+/* One row of activations as bfloat16. */
+TARGET INLINE void pack(const job *j, int64_t m, int placed, float *wide) {
+    avx512_bf16_prepare_row(j, m, wide);
+    narrow_x(wide, j->k_padded, placed, (uint16_t *)j->prepared + m * j->k_padded);
 }
 
-TARGET static void prepare_fp8(const job *j, int64_t m) { pack(j, m, 1); }
+TARGET static void prepare_fp8(const job *j, int64_t m, void *scratch) { pack(j, m, 1, scratch); }
 
-TARGET static void prepare_bf16(const job *j, int64_t m) { pack(j, m, 0); }
+TARGET static void prepare_bf16(const job *j, int64_t m, void *scratch) { pack(j, m, 0, scratch); }
 
 kernel avx512_bf16_kernel(enum format format) {
-    if (format == FP8) return (kernel){prepare_fp8, rows_fp8, 2, TILE_ROWS, 4};
-    if (format == BF16) return (kernel){prepare_bf16, rows_bf16, 2, TILE_ROWS, 4};
-    return (kernel){0};
+    static const kernel made = {.x_bytes = 2, .columns = 1, .most = MOST, .piece = TILE_ROWS, .scratch = 2 * TILE_ROWS + 4};
+    kernel found = made;
+    if (format != FP8 && format != BF16) return (kernel){0};
+    found.prepare = format == FP8 ? prepare_fp8 : prepare_bf16;
+    found.rows = format == FP8 ? rows_fp8 : rows_bf16;
+    return found;
 }
 #endif

@@ -1,6 +1,6 @@
 /* Products in float: 32 weights are widened to PARTS vectors at a time and multiplied by one or more rows of x.
    Included by each level, which gives TARGET, NAME(name), VEC (LANES floats), LOAD, STORE, ZERO, FMA, ADD, TOTAL,
-   its ways to widen, and the tile of TILE_ROWS x TILE_COLUMNS that its registers hold. */
+   SET1, its ways to widen, what float32.inc.h asks for, and the tile of TILE_ROWS x TILE_COLUMNS that its registers hold. */
 
 #define PARTS (32 / LANES)
 #define AHEAD 2048 /* bytes to prefetch ahead: rows follow one another in memory */
@@ -111,11 +111,16 @@ TARGET INLINE void NAME(rows)(const job *j, enum format format, int64_t begin, i
             for (int64_t r = 0; r < height; r++) NAME(tile)(j, format, n + r, m, scratch + r * j->k_padded, 1, 1);
         for (int64_t r = 0; format == FP8 && r < height; r++)
             if (NAME(has_nan)(j->weight + (n + r) * j->row_bytes, j->k))
-                for (int64_t i = 0; i < j->m; i++) j->out[i * j->out_stride + n + r] = __builtin_nanf("");
+                for (int64_t i = 0; i < j->m; i++) write_out(j, i, n + r, __builtin_nanf(""));
     }
 }
 
-TARGET static void NAME(prepare)(const job *j, int64_t m) { NAME(prepare_row)(j, m, j->wide + m * j->k_padded); }
+TARGET static void NAME(prepare)(const job *j, int64_t m, void *scratch) {
+    (void)scratch;
+    NAME(prepare_row)(j, m, (float *)j->prepared + m * j->k_padded);
+}
+
+#include "float32.inc.h"
 
 #define ROWS_OF(format, name)                                                                                          \
     TARGET static void NAME(name)(const job *j, int64_t begin, int64_t end, void *scratch) {                           \
@@ -127,6 +132,9 @@ ROWS_OF(INT8, rows_int8)
 ROWS_OF(Q8_0, rows_q8_0)
 
 kernel NAME(kernel)(enum format format) {
-    static const rows_fn rows[FORMATS] = {NAME(rows_fp8), NAME(rows_bf16), NAME(rows_int8), NAME(rows_q8_0)};
-    return (kernel){NAME(prepare), rows[format], sizeof(float), TILE_ROWS, 4};
+    static const rows_fn rows[FORMATS] = {NAME(rows_fp8), NAME(rows_bf16), NAME(rows_int8), NAME(rows_q8_0),
+                                           NULL};
+    if (format == F32) return NAME(kernel_f32)();
+    return (kernel){.prepare = NAME(prepare), .rows = rows[format], .x_bytes = sizeof(float), .columns = 1, .most = 128,
+                    .piece = TILE_ROWS, .scratch = TILE_ROWS * sizeof(float)};
 }

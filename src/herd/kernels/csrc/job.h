@@ -10,11 +10,12 @@
 #include <stdint.h>
 #include <string.h>
 
-enum format { FP8, BF16, INT8, Q8_0, FORMATS };
+enum format { FP8, BF16, INT8, Q8_0, F32, FORMATS };
 enum level { PORTABLE, AVX2, AVX512, AVX512_BF16, AMX, LEVELS };
 enum xtype { X_FLOAT32, X_BFLOAT16 };
 
 #define GROUP 64        /* K is padded to a multiple of it */
+#define SCRATCH 32768   /* bytes of a thread's scratch beside those that a kernel states */
 #define E4M3_MAX 448.0f /* the largest finite e4m3 value */
 #define INLINE static inline __attribute__((always_inline))
 
@@ -28,22 +29,25 @@ typedef struct {
     int quantise; /* activations to e4m3, one scale a row, magnitudes bounded */
     float bound;
     int64_t m, n, k, k_padded;
-    float *wide;    /* [M, k_padded]: room for activations as floats */
-    void *prepared; /* [M, k_padded]: the same room, or one of bfloat16 */
+    void *prepared; /* [M, k_padded]: activations as the level multiplies them */
     float *x_scale; /* [M], written where activations are quantised */
-    float *out;     /* M rows, out_stride elements from one to the next */
+    void *out;      /* M rows of the type of x, out_stride elements from one to the next */
     int64_t out_stride;
 } job;
 
-typedef void (*prepare_fn)(const job *, int64_t m);
+typedef void (*prepare_fn)(const job *, int64_t m, void *scratch);
 typedef void (*rows_fn)(const job *, int64_t begin, int64_t end, void *scratch);
 
+/* How a level multiplies a format. `scratch` is a thread's own. */
 typedef struct {
-    prepare_fn prepare; /* one row of activations */
+    prepare_fn prepare; /* `columns` rows of activations from m on, or those that are left */
     rows_fn rows;       /* some rows of W against all rows of x; NULL: the level has no code for the format */
     size_t x_bytes;     /* of one prepared activation */
-    size_t tile;        /* rows of W that are widened together into scratch, of x_bytes a value */
-    int64_t columns;    /* rows of x that are multiplied together: room is made for whole numbers of them */
+    int64_t columns;    /* rows of x that are prepared together */
+    int64_t most;       /* rows of x that are multiplied at a time, so that they stay in a cache; whole columns */
+    int64_t piece;      /* rows of W that a thread takes at once: a multiple of it */
+    size_t scratch;     /* bytes of scratch for each padded column of W */
+    size_t scratch_row; /* and for each row of x */
 } kernel;
 
 INLINE float bits_to_float(uint32_t bits) {
@@ -58,11 +62,23 @@ INLINE uint32_t float_to_bits(float value) {
     return bits;
 }
 
+/* Rounded to nearest, ties to even, as torch does; NaN stays NaN. */
+INLINE uint16_t float_to_bfloat16(float value) {
+    uint32_t bits = float_to_bits(value);
+    return value != value ? 0x7fc0 : (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+INLINE void write_out(const job *j, int64_t m, int64_t n, float value) {
+    const int64_t at = m * j->out_stride + n;
+    if (j->x_type == X_BFLOAT16) ((uint16_t *)j->out)[at] = float_to_bfloat16(value);
+    else ((float *)j->out)[at] = value;
+}
+
 /* Scales after the sum, in the order of the reference. */
 INLINE void finish(const job *j, int64_t m, int64_t n, float sum) {
     if (j->quantise) sum *= j->x_scale[m];
     if (j->weight_scale) sum *= j->weight_scale[n];
-    j->out[m * j->out_stride + n] = sum;
+    write_out(j, m, n, sum);
 }
 
 kernel portable_kernel(enum format);

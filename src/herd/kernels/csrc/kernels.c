@@ -13,8 +13,6 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-#define PREPARED_BYTES ((int64_t)1 << 20) /* activations of one block of rows stay in a second-level cache */
-#define MOST_ROWS 128 /* a multiple of every level's columns */
 #define SMALL ((int64_t)1 << 16)          /* weights, in bytes: less is not worth waking a thread */
 #define FEW ((int64_t)1 << 15)            /* activations: less is prepared before a thread wakes */
 
@@ -67,14 +65,17 @@ typedef struct {
     atomic_int thread;
 } shared;
 
+static void *scratch_of(shared *s) { return s->scratch + (size_t)atomic_fetch_add(&s->thread, 1) * s->scratch_bytes; }
+
 static void prepare_pieces(void *data) {
     shared *s = data;
-    for (int64_t m; (m = atomic_fetch_add(&s->next, 1)) < s->end;) s->kernel.prepare(s->j, m);
+    void *scratch = scratch_of(s);
+    for (int64_t m; (m = atomic_fetch_add(&s->next, s->piece)) < s->end;) s->kernel.prepare(s->j, m, scratch);
 }
 
 static void rows_pieces(void *data) {
     shared *s = data;
-    void *scratch = s->scratch + (size_t)atomic_fetch_add(&s->thread, 1) * s->scratch_bytes;
+    void *scratch = scratch_of(s);
     for (int64_t n; (n = atomic_fetch_add(&s->next, s->piece)) < s->end;)
         s->kernel.rows(s->j, n, n + s->piece < s->end ? n + s->piece : s->end, scratch);
 }
@@ -88,45 +89,38 @@ static void run(shared *s, void (*work)(void *), int64_t end, int64_t piece, int
 }
 
 static void multiply(shared *s, int threads) {
-    const int64_t n = s->j->n, tile = (int64_t)s->kernel.tile;
-    int64_t piece = n / (threads * 8) / tile * tile;
-    run(s, prepare_pieces, s->j->m, 1, s->j->m * s->j->k < FEW ? 1 : threads);
-    run(s, rows_pieces, n, piece > tile ? piece : tile, threads);
+    const int64_t n = s->j->n, unit = s->kernel.piece, piece = n / (threads * 8) / unit * unit;
+    run(s, prepare_pieces, s->j->m, s->kernel.columns, s->j->m * s->j->k < FEW ? 1 : threads);
+    run(s, rows_pieces, n, piece > unit ? piece : unit, threads);
 }
 
 static void *room(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64 + 64); }
 
-/* out [m, n] = x [m, k] W^T, in blocks of rows of x. `scale` [n] or NULL; `quantise` makes activations e4m3, bounded.
+/* out [m, n] = x [m, k] W^T in the type of x. `scale` [n] or NULL; `quantise` makes activations e4m3, bounded.
    Returns 0, or 1 where memory is short. The caller has checked every size. */
 EXPORT int herd_linear(int level, int format, int threads, int64_t m, int64_t n, int64_t k, const void *x, int x_type,
                        int64_t x_stride, const void *weight, int64_t row_bytes, const float *scale, int quantise,
-                       float bound, float *out) {
+                       float bound, void *out) {
     job j = {.weight = weight, .row_bytes = row_bytes, .weight_scale = scale, .x_type = (enum xtype)x_type,
              .x_stride = x_stride, .quantise = quantise, .bound = bound, .n = n, .k = k, .out_stride = n};
     shared s = {.j = &j, .kernel = kernel_of(level, (enum format)format, quantise || x_type == X_BFLOAT16)};
-    const size_t x_size = x_type == X_BFLOAT16 ? 2 : 4, width = s.kernel.x_bytes;
-    const int64_t columns = s.kernel.columns;
+    const int64_t size = x_type == X_BFLOAT16 ? 2 : 4, columns = s.kernel.columns,
+                  block = m < s.kernel.most ? m : s.kernel.most;
+    const int64_t rows = (block / columns + 2) * columns;
     j.k_padded = (k + GROUP - 1) / GROUP * GROUP;
     if (n * row_bytes < SMALL || threads < 1) threads = 1;
-    int64_t block = PREPARED_BYTES / (j.k_padded * (int64_t)width + 1);
-    block = block / columns * columns;
-    block = block < columns ? columns : block > MOST_ROWS ? MOST_ROWS : block;
-    if (block > m) block = m;
-    const int64_t rows = (block + columns - 1) / columns * columns;
-    s.scratch_bytes = s.kernel.tile * (size_t)j.k_padded * width;
-    j.wide = room((size_t)(block * j.k_padded) * sizeof(float));
-    j.prepared = width == sizeof(float) ? j.wide : room((size_t)(rows * j.k_padded) * width);
+    s.scratch_bytes = SCRATCH + s.kernel.scratch * (size_t)j.k_padded + s.kernel.scratch_row * (size_t)rows;
+    j.prepared = room((size_t)(rows * j.k_padded) * s.kernel.x_bytes);
     j.x_scale = room((size_t)block * sizeof(float));
     s.scratch = room(s.scratch_bytes * (size_t)threads);
-    const int failed = !j.wide || !j.prepared || !j.x_scale || !s.scratch;
+    const int failed = !j.prepared || !j.x_scale || !s.scratch;
     for (int64_t first = 0; first < m && !failed; first += block) {
         j.m = m - first < block ? m - first : block;
-        j.x = (const char *)x + (size_t)(first * x_stride) * x_size;
-        j.out = out + first * n;
+        j.x = (const char *)x + first * x_stride * size;
+        j.out = (char *)out + first * n * size;
         multiply(&s, threads);
     }
-    if (j.prepared != j.wide) free(j.prepared);
-    free(j.wide);
+    free(j.prepared);
     free(j.x_scale);
     free(s.scratch);
     return failed;

@@ -15,6 +15,8 @@ INLINE vec4 load4(const float *p) {
 
 INLINE void store4(float *p, vec4 v) { memcpy(p, &v, sizeof v); }
 
+INLINE vec4 set4(float value) { return (vec4){value, value, value, value}; }
+
 INLINE float half_to_float(uint16_t half) {
     uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = half & 0x7fff;
     float small = (float)(rest & 0x3ff) * 0x1p-24f; /* subnormal */
@@ -71,8 +73,10 @@ INLINE void portable_widen_q8_0(const uint8_t *w, vec4 *v) {
 #define ZERO ((vec4){0})
 #define ADD(a, b) ((a) + (b))
 #define FMA(a, b, c) ((a) * (b) + (c))
+#define SET1 set4
 #define TOTAL(v) (((v)[0] + (v)[2]) + ((v)[1] + (v)[3]))
 #define FP8_FACTOR 1.0f
 #define TILE_ROWS 1
 #define TILE_COLUMNS 1
+#define COLUMNS 6
 #include "float_rows.inc.h"

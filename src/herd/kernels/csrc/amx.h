@@ -1,0 +1,83 @@
+/* What the files of the AMX level share: tiles, and what fills and empties them. Included behind job.h.
+
+   A tile holds 16 rows of 64 bytes. Sums are [row of W][row of x] in float, operands 16 rows of W by 32 columns, or 16
+   pairs of columns by up to 16 rows of x ("pairs": the instruction adds two neighbours' products at a time). */
+#ifndef HERD_AMX_H
+#define HERD_AMX_H
+
+#include <immintrin.h>
+
+#define TARGET                                                                                                         \
+    __attribute__((                                                                                                    \
+        target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512bf16,gfni,avx2,fma,f16c")))
+#define NAME(name) amx_##name
+#include "narrow.inc.h"
+#include "transpose.inc.h"
+
+#define SIDE 16                /* rows and columns of a tile of sums */
+#define TILE (SIDE * SIDE * 2) /* bfloat16 numbers of a tile of operands */
+
+/* `narrow` in half of the work, for e4m3 without its seldom codes: magnitudes under 2^-6 and NaN. `least` and `most` keep
+   the codes' bounds, shifted left once, which drops the sign. */
+TARGET INLINE void narrow_common(const uint8_t *w, __m512i *v, __m512i *least, __m512i *most) {
+    const __m512i upper = _mm512_broadcast_i32x4(_mm_setr_epi8(60, 61, 62, 63, 64, 65, 66, 67, -68, -67, -66, -65, -64,
+                                                               -63, -62, -61)); /* sign, then 60 + exponent / 2 */
+    __m512i code = _mm512_loadu_si512(w), doubled = _mm512_add_epi8(code, code);
+    __m512i low = _mm512_gf2p8affine_epi64_epi8(code, _mm512_set1_epi64(0x01020408), 0);            /* code << 4 */
+    __m512i high = _mm512_gf2p8affine_epi64_epi8(code, _mm512_set1_epi64(0x1020408000000000), 0); /* code >> 4 */
+    high = _mm512_shuffle_epi8(upper, high);
+    *least = _mm512_min_epu8(*least, doubled);
+    *most = _mm512_max_epu8(*most, doubled);
+    v[0] = _mm512_unpacklo_epi8(low, high);
+    v[1] = _mm512_unpackhi_epi8(low, high);
+}
+
+/* A panel is a stretch of columns of some rows of W: tiles as [32 columns][16 rows]. `tall` is its height in tiles. */
+typedef struct {
+    const uint8_t *w; /* the first of its rows */
+    int64_t height;   /* rows that are there; copies of the last one stand for the rest */
+    int64_t first, count; /* its groups of 64 columns */
+    int64_t next;     /* bytes from what is narrowed to what should come into the second-level cache meanwhile */
+} panel;
+
+TARGET INLINE const uint8_t *row_of(const job *j, const panel *p, int64_t r) {
+    return p->w + (r < p->height ? r : p->height - 1) * j->row_bytes;
+}
+
+/* Rows begin .. end of a panel of e4m3, whole groups only; 0 if they hold a seldom code. */
+TARGET INLINE int narrow_fp8(const job *j, const panel *p, int64_t begin, int64_t end, const int tall, const int64_t count,
+                             uint16_t *to) {
+    __m512i least = _mm512_set1_epi8(-1), most = _mm512_setzero_si512(), v[2];
+    for (int64_t r = begin; r < end; r++) {
+        const uint8_t *from = row_of(j, p, r) + 64 * p->first;
+        uint16_t *at = to + r / SIDE * TILE + r % SIDE * 32;
+        for (int64_t g = 0; g < count; g++) {
+            if (p->next) __builtin_prefetch(from + 64 * g + p->next, 0, 2);
+            narrow_common(from + 64 * g, v, &least, &most);
+            _mm512_store_si512(at + 2 * g * tall * TILE, v[0]);
+            _mm512_store_si512(at + (2 * g + 1) * tall * TILE, v[1]);
+        }
+    }
+    return !(_mm512_cmplt_epu8_mask(least, _mm512_set1_epi8(16)) | _mm512_cmpgt_epu8_mask(most, _mm512_set1_epi8(-4)));
+}
+
+/* Rows begin .. end of a panel, mostly of `usual` groups, into the tiles at `to`. */
+TARGET INLINE void narrow_rows(const job *j, enum format format, const tables *t, const panel *p, int64_t begin,
+                               int64_t end, const int tall, const int64_t usual, uint16_t *to) {
+    const int64_t bytes = 64 * width_of(format), whole = j->k / 64;
+    __m512i v[2];
+    if (format == FP8 && p->count == usual && p->first + usual <= whole && narrow_fp8(j, p, begin, end, tall, usual, to)) return;
+    for (int64_t r = begin; r < end; r++) {
+        const uint8_t *row = row_of(j, p, r);
+        uint16_t *at = to + r / SIDE * TILE + r % SIDE * 32;
+        for (int64_t g = p->first; g < p->first + p->count; g++, at += 2 * tall * TILE) {
+            for (int64_t i = 0; format == BF16 && i < bytes; i += 64) __builtin_prefetch(row + g * bytes + p->next + i, 0, 2);
+            if (g < whole) narrow(format, t, row + g * bytes, v);
+            else narrow_rest(format, t, j, row, v);
+            _mm512_store_si512(at, v[0]);
+            _mm512_store_si512(at + tall * TILE, v[1]);
+        }
+    }
+}
+
+#endif
