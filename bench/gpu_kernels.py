@@ -1,4 +1,4 @@
-"""Kernels on a CUDA device: FP8 products and attention over pages, as products a second; the limit is memory or matrices.
+"""FP8 products and attention over pages on a CUDA device, in calls a second; the limit is memory or matrices.
 
 FP8 stands beside `F.linear` in bfloat16 on the same matrix, and few rows beside reading the codes at the rate at which
 the device copies memory; many rows beside the measured rate of bfloat16 matrices, which FP8 units can pass. Attention
