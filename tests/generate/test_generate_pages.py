@@ -58,6 +58,27 @@ class Pool(RuleBasedStateMachine):
         sequence[1] = [*tokens, token]
         self.pool.publish(table, sequence[1])
 
+    @precondition(lambda self: self.sequences and self.pool.available >= 3)
+    @rule(data=st.data(), guesses=st.lists(st.integers(0, 1), min_size=1, max_size=5), right=st.integers(0, 4))
+    def guess(self, data, guesses, right):
+        """Write some tokens more, and take those back that were wrong."""
+        sequence = data.draw(st.sampled_from(self.sequences))
+        table, tokens = sequence
+        before = self.pool.available
+        for old, new in self.pool.extend(table, len(guesses)):
+            for offset in range(SIZE):
+                self.written[new, offset] = self.written.get((old, offset))
+        for place, token in enumerate(guesses, len(tokens)):
+            self.written[table.pages[place // SIZE], place % SIZE] = token
+        taken = before - self.pool.available
+        right = min(right, len(guesses))
+        kept = self.pool.needed(len(tokens) + right)
+        assert self.pool.truncate(table, len(tokens) + right) == self.pool.needed(len(tokens) + len(guesses)) - kept
+        assert self.pool.available <= before
+        assert taken <= 3
+        sequence[1] = [*tokens, *guesses[:right]]
+        self.pool.publish(table, sequence[1])
+
     @precondition(lambda self: self.sequences)
     @rule(data=st.data())
     def fork(self, data):

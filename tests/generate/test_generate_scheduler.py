@@ -35,23 +35,35 @@ class Machine:
         self.scheduler.submit(number, prompt, limit, **how)
         self.tokens[number], self.prompts[number], self.limits[number] = list(prompt), list(prompt), limit
 
-    def step(self, cancel=()):
-        plan = self.scheduler.plan()
+    def step(self, cancel=(), right=None):
+        """right: so many guesses of each are right, and then one is wrong; None: nobody guesses."""
+        plan = self.scheduler.plan({} if right is None else self.guesses(right))
         assert plan.n_tokens <= self.scheduler.settings.token_budget
         assert len(plan.chunks) <= self.scheduler.settings.max_running
         assert plan.chunks or not self.scheduler.busy  # every step computes something
         for old, new in plan.copies:
             self.cells[new] = self.cells[old]
-        following_of = {chunk.number: self.compute(chunk) for chunk in plan.chunks}
+        following_of = {chunk: self.compute(chunk) for chunk in plan.chunks}
         for number in cancel:
             self.scheduler.end(number)
         for number, chunk in self.scheduler.computed(plan):
-            assert chunk.stop == len(self.tokens[number])
-            self.sample(number, following_of[chunk.number])
+            assert chunk.stop == len(self.tokens[number]) + len(chunk.drafts)
+            self.sample(number, following_of[chunk], chunk.drafts)
         self.scheduler.check()
 
+    def guesses(self, right):
+        found = {}
+        for number, tokens, most in self.scheduler.draftable():
+            assert list(tokens) == self.tokens[number]
+            tail = list(tokens)
+            for _ in range(min(right, most)):
+                tail.append(following(tail))
+            found[number] = [*tail[len(tokens) :], 99][:most]
+        return found
+
     def compute(self, chunk):
-        tokens = self.tokens[chunk.number]
+        known = self.tokens[chunk.number]
+        tokens = [*known, *chunk.drafts]
         if chunk.number not in self.admitted:
             self.admitted.append(chunk.number)
         self.n_computed += chunk.stop - chunk.start
@@ -61,16 +73,23 @@ class Machine:
             if end % SIZE == 0 and end < len(self.prompts[chunk.number]):
                 self.pages_computed[tuple(tokens[:end])] += 1
         # the next token is made of what the pages hold: wrong pages give a wrong text
-        return following(self.cells[chunk.table.pages].ravel()[: chunk.stop].tolist())
+        held = self.cells[chunk.table.pages].ravel().tolist()
+        return [following(held[:stop]) for stop in range(chunk.stop - len(chunk.drafts), chunk.stop + 1)]
 
-    def sample(self, number, token):
-        self.tokens[number].append(token)
-        said = len(self.tokens[number]) - len(self.prompts[number])
-        if said == self.limits[number] or self.tokens[number][-1] == 0:
-            self.done[number] = self.tokens[number][-said:]
-            self.scheduler.end(number)
-        else:
-            self.scheduler.record(number, [token])
+    def sample(self, number, followings, drafts):
+        new = []
+        for token, draft in zip(followings, [*drafts, None], strict=True):
+            new.append(token)
+            said = len(self.tokens[number]) + len(new) - len(self.prompts[number])
+            if said == self.limits[number] or token == 0:
+                self.tokens[number] += new
+                self.done[number] = self.tokens[number][-said:]
+                self.scheduler.end(number)
+                return
+            if token != draft:
+                break
+        self.tokens[number] += new
+        self.scheduler.record(number, new)
 
     def run(self):
         steps = 0
@@ -106,6 +125,7 @@ events = st.one_of(
     st.tuples(st.just("cancel"), st.integers(0, 40)),
     st.tuples(st.just("cancel in a step"), st.integers(0, 40)),
     st.tuples(st.just("step")),
+    st.tuples(st.just("guess"), st.integers(0, 5)),
 )
 
 
@@ -121,6 +141,8 @@ def test_any_stream_of_requests_ends_with_the_right_texts(stream, count, budget)
         elif kind == "cancel":
             machine.scheduler.end(values[0])
             cancelled.add(values[0])
+        elif kind == "guess":
+            machine.step(right=values[0])
         else:
             machine.step(values)
             cancelled.update(values)
@@ -244,8 +266,65 @@ def test_prompts_come_in_chunks_beside_those_that_run():
     assert len(machine.tokens[0]) == before + 4  # 5, 5, 5 and 5 tokens of the prompt, and one of the other each time
 
 
+def test_guesses_that_hold_save_steps_and_those_that_do_not_leave_no_page():
+    prompt = next(list(prompt) for prompt in product(range(5), repeat=6) if len(expected(prompt, 30)) == 30)
+    for right in (0, 7):
+        machine = Machine(60, token_budget=40)
+        machine.submit(0, prompt, 30)
+        steps = 0
+        while machine.scheduler.busy:
+            machine.step(right=right)
+            steps += 1
+            if 0 not in machine.done:
+                [job] = machine.scheduler._running.values()
+                assert len(job.table.pages) == -(-job.table.length // SIZE)
+        assert machine.done[0] == expected(prompt, 30)
+        assert steps == (30 if right == 0 else 5)
+        machine.run()
+
+
+def test_guesses_stay_within_limit_budget_and_number_of_requests():
+    machine = Machine(60, token_budget=11, max_running=5, max_drafting=2)
+    for number in range(3):
+        machine.submit(number, [number + 1] * 3, 4 + number)
+    assert machine.scheduler.draftable() == []
+    machine.step()
+    assert machine.scheduler.draftable() == []  # three run
+    machine.scheduler.end(0)
+    assert [(number, most) for number, _, most in machine.scheduler.draftable()] == [(1, 2), (2, 2)]
+    machine.scheduler.end(1)
+    machine.step(right=0)
+    assert [most for *_, most in machine.scheduler.draftable()] == [6 - len(machine.tokens[2]) + 3 - 1]
+    machine.run()
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one():
+    machine = Machine(400, max_running=4, token_budget=20)
+    machine.submit(0, [1] * 900, 1)
+    machine.submit(1, [2] * 5, 1)
+    machine.submit(2, [3] * 300, 1)
+    machine.step()
+    assert 1 in machine.done
+    before = machine.n_computed
+    for _ in range(10):
+        machine.step()
+    assert machine.n_computed == before + 200
+    machine.submit(3, [4] * 3, 1)
+    machine.step()
+    assert 3 in machine.done
+    assert 0 not in machine.done
+    machine.run()
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"max_running": 0}, {"max_waiting": 0}, {"patience": 0}, {"max_running": 8, "token_budget": 8}]
+    "wrong",
+    [
+        {"max_running": 0},
+        {"max_waiting": 0},
+        {"patience": 0},
+        {"max_drafting": -1},
+        {"max_running": 8, "token_budget": 8},
+    ],
 )
 def test_settings_that_cannot_work_are_refused(wrong):
     with pytest.raises(SettingError) as caught:

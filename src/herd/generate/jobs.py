@@ -48,6 +48,7 @@ class Job:
     n_prompt: int
     limit: int  # tokens that it gets at most
     worst: int  # pages that it can come to need
+    page_keys: list[Key]  # of the full pages of its prompt
     digest: Key  # equal prompts have equal ones
     share: bool
     table: Table = field(default_factory=Table)
@@ -57,6 +58,11 @@ class Job:
     @property
     def decodes(self) -> bool:
         return len(self.tokens) > self.n_prompt
+
+    @property
+    def missing(self) -> int:
+        """Tokens of the prompt that are not computed yet."""
+        return max(self.n_prompt - self.table.length, 0)
 
     @property
     def draftable(self) -> int:

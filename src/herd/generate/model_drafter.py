@@ -34,7 +34,7 @@ _LESS = "give the engine fewer cache_tokens, or no drafter"
 class ModelDrafter:
     """Drafts with `model`, whose tokenizer must be that of the model it drafts for."""
 
-    def __init__(self, model: Llama, tokenizer: Tokenizer | None = None, max_draft: int = 8) -> None:
+    def __init__(self, model: Llama, tokenizer: Tokenizer | None = None, max_draft: int = 7) -> None:
         if max_draft < 1:
             raise SettingError(f"max_draft is {max_draft}", where="max_draft", mend="give 1 at least")
         self._model, self.max_draft = model, max_draft

@@ -20,7 +20,7 @@ class PromptLookup:
     Of several places the latest counts. Raises SettingError for lengths that mean nothing.
     """
 
-    def __init__(self, max_ngram: int = 3, max_draft: int = 8, min_ngram: int = 2) -> None:
+    def __init__(self, max_ngram: int = 3, max_draft: int = 7, min_ngram: int = 2) -> None:
         for name, value, least in (("max_ngram", max_ngram, min_ngram), ("max_draft", max_draft, 1)):
             if value < least:
                 raise SettingError(f"{name} is {value}", where=name, mend=f"give {least} at least")

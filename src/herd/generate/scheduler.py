@@ -13,8 +13,9 @@ Nobody passes a request that is next and does not fit. A request is not passed o
 (k + 1) * patience admissions whatever arrives; and all that run advance, so that there is room again in the end.
 
 A step: every running request that has its prompt computed gets one token, then prompts are computed in order of
-admission, in chunks, as far as the token budget goes. A prompt waits while its next page is being computed for an
-earlier one; equal prompts are computed once and forked.
+admission, in chunks, as far as the token budget goes; a quarter of it is for those that are short enough for that, so
+that a long prompt does not hold them up. A prompt waits while its next page is being computed for an earlier one; equal
+prompts are computed once and forked.
 """
 
 from __future__ import annotations
@@ -70,8 +71,9 @@ class Scheduler:
                 f"{len(self._waiting)} requests wait already", where="the engine's queue", mend="try again later"
             )
         share = share and self.settings.share
-        job = Job(number, list(prompt), len(prompt), limit, worst, chained(ROOT, prompt), share)
-        self._waiting.add(job, priority)
+        keys = list(self.pool.keys(Table(), prompt))
+        digest = chained(keys[-1] if keys else ROOT, prompt[len(keys) * self.pool.size :])
+        self._waiting.add(Job(number, list(prompt), len(prompt), limit, worst, keys, digest, share), priority)
 
     def draftable(self) -> list[tuple[int, Sequence[int], int]]:
         """The requests that the next plan takes drafts of: their tokens so far, and how many drafts at most.
@@ -103,15 +105,11 @@ class Scheduler:
                 chunks.append(Chunk(job.number, start, stop, job.table, guesses))
                 budget -= stop - start
         claimed: set[Key] = set()
-        for job in self._running.values():
-            if job.decodes or not budget or self._comes_by_itself(job, claimed):
-                continue
+        prompts = [job for job in self._running.values() if not job.decodes and not self._comes_by_itself(job, claimed)]
+        for job, n_tokens in _shares(prompts, budget):
             start = job.table.length
-            n_tokens = min(job.n_prompt - start, budget)
-            assert n_tokens, "a request that was ready got no token"
             copies += self._extend(job, n_tokens)
             chunks.append(Chunk(job.number, start, start + n_tokens, job.table))
-            budget -= n_tokens
         return Plan(copies, chunks)
 
     def cached(self, number: int) -> int:
@@ -203,7 +201,7 @@ class Scheduler:
         self._take(job, found)
         if job.digest in claimed:
             return True
-        keys = list(self.pool.keys(job.table, job.tokens))  # of the pages that are still to be computed
+        keys = job.page_keys[job.table.length // self.pool.size :]  # of the pages that are still to be computed
         if job.table.length % self.pool.size == 0 and keys and keys[0] in claimed:
             return True
         claimed.update(keys)
@@ -222,3 +220,18 @@ class Scheduler:
             twin.table, twin.cached = self.pool.fork(leader.table), twin.n_prompt
             self._take(twin, twin.reserved - (twin.worst - twin.table.length // self.pool.size))
         return twins
+
+
+def _shares(prompts: Sequence[Job], budget: int) -> list[tuple[Job, int]]:
+    """Who of these gets how many tokens of the budget, in this order: short prompts out of a quarter, then all."""
+    quarter, shares = budget // 4, {}
+    for job in prompts:
+        if job.missing <= quarter:
+            shares[job] = job.missing
+            quarter -= job.missing
+    budget -= sum(shares.values())
+    for job in prompts:
+        if job not in shares and budget:
+            shares[job] = min(job.missing, budget)
+            budget -= shares[job]
+    return [(job, shares[job]) for job in prompts if job in shares]

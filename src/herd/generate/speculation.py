@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 from herd.generate.protocol import Sampling
 
 # The cost of one more token in a pass of one request, in such passes: what the bench measured (docs/generation.md).
-CHECKING = 0.1
+CHECKING = 0.03
 _MEMORY = 0.9  # what an acceptance counts for after the next check
 _RETRY = 16  # tokens after which a request that drafting did not pay for is tried again
 
