@@ -1,4 +1,4 @@
-"""The server's own description, and requests that a fuzzer makes of it: no 5xx, no status or body that is not described.
+"""What a fuzzer makes of the server's own description: no 5xx, no status and no body that is not described.
 
 Not asked of it: that every request which the description allows is granted. A conversation may be well formed and still
 be refused (a result without its call, a prompt that is too long), which no schema can say.
