@@ -23,7 +23,8 @@ from functools import partial
 import torch
 
 from herd.devices import memory_errors
-from herd.errors import InputError, SettingError
+from herd.errors import SettingError
+from herd.generate.checks import check_request
 from herd.generate.continuous import Continuous
 from herd.generate.extras import check_stop
 from herd.generate.pages import PAGE
@@ -242,26 +243,5 @@ class Engine:
         return min(len(request.prompt) + request.sampling.max_tokens, self._model.config.max_seq_len)
 
     def _check(self, request: Request, where: str) -> None:
-        config, prompt = self._model.config, request.prompt
-        if not prompt:
-            raise InputError("an empty prompt", where=where, mend="begin with the begin-of-text id")
-        if len(prompt) >= config.max_seq_len:
-            raise InputError(
-                f"the prompt has {len(prompt)} tokens, and the model's context is {config.max_seq_len}",
-                where=where,
-                mend=f"shorten it to {config.max_seq_len - 1} tokens or fewer: the answer needs room too",
-            )
-        if not 0 <= min(prompt) <= max(prompt) < config.vocab_size:
-            raise InputError(
-                f"the prompt holds ids outside the model's vocabulary of {config.vocab_size}",
-                where=where,
-                mend="encode it with the tokenizer in the model's folder",
-            )
-        for token, _ in request.sampling.logit_bias:
-            if token >= config.vocab_size:
-                raise InputError(
-                    f"logit_bias names id {token}, and the model's vocabulary has {config.vocab_size} ids",
-                    where=where,
-                    mend="take ids of the tokenizer in the model's folder",
-                )
+        check_request(request, self._model.config, where)
         check_stop(request, self._decoder)
