@@ -1,7 +1,8 @@
 """The embedded engine as a `Backend`: one thread owns it, the event loop gets its tokens a step at a time.
 
 The thread takes what it is asked (submit, cancel, embed) between two steps; after each step it hands the whole step
-over with one call. So the engine never waits for a client, and an idle engine costs nothing.
+over with one call. So the engine never waits for a client, and an idle engine costs nothing. A step that fails ends its
+requests; should the thread itself fail, all requests are ended and whoever runs the server is told.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import logging
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,7 +50,7 @@ class EngineBackend:
     """Implements `Backend` over what `load` returns; `load` runs in the engine's thread.
 
     most: requests that may run and wait at once. on_ready and on_failure are called on the event loop's thread when
-    the model is there, or could not be loaded.
+    the model is there, or when it could not be loaded or the engine's thread has failed.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class EngineBackend:
         self._loaded: Loaded | None = None
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._owners: dict[int, tuple[_Answers, int]] = {}  # by the engine's number
+        self._answers: weakref.WeakSet[_Answers] = weakref.WeakSet()  # those that anybody still reads
+        self._embeddings: set[asyncio.Future[list[list[float]]]] = set()
         self._live = 0  # requests that run or wait
         self._draining = False
         self._stats = Load()
@@ -91,10 +95,9 @@ class EngineBackend:
         return self._stats
 
     def submit(self, requests: Sequence[Request]) -> _Answers:
-        loaded = self._ready()
-        if self._live + len(requests) > self._most:
-            raise BusyError(f"{self._live} requests run or wait already", mend="try again later")
+        loaded = self._ready_for(len(requests))
         answers = _Answers(self, len(requests))
+        self._answers.add(answers)
         self._live += len(requests)
         self._commands.put(lambda: self._submit(loaded.engine, answers, requests))
         return answers
@@ -107,10 +110,16 @@ class EngineBackend:
         self._live -= 1
 
     async def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
-        loaded = self._ready()
+        loaded = self._ready_for(1)
         done: asyncio.Future[list[list[float]]] = self._loop.create_future()
-        self._commands.put(lambda: self._embed_next(loaded.embed(prompts), [], done))
-        return await done
+        self._embeddings.add(done)
+        self._live += 1
+        try:
+            self._commands.put(lambda: self._embed_next(loaded.embed(prompts), [], done))
+            return await done
+        finally:
+            self._embeddings.discard(done)
+            self.closed()
 
     def _ready(self) -> Loaded:
         if self._draining:
@@ -119,22 +128,24 @@ class EngineBackend:
             raise NotReadyError(_NOT_READY, mend="try again in a moment")
         return self._loaded
 
+    def _ready_for(self, count: int) -> Loaded:
+        loaded = self._ready()
+        if self._live + count > self._most:
+            raise BusyError(f"{self._live} requests run or wait already", mend="try again later")
+        return loaded
+
     # On the engine's thread.
 
     def _run(self) -> None:
         try:
             self._loaded = loaded = self._load()
+            if self._on_ready is not None:
+                self._tell(self._on_ready)
+            while self._obey(wait=not loaded.engine.busy):
+                if loaded.engine.busy:
+                    self._step(loaded.engine)
         except BaseException as error:
-            if self._on_failure is None:
-                log.error("the model could not be loaded: %s", error)
-            else:
-                self._tell(self._on_failure, error)
-            return
-        if self._on_ready is not None:
-            self._tell(self._on_ready)
-        while self._obey(wait=not loaded.engine.busy):
-            if loaded.engine.busy:
-                self._step(loaded.engine)
+            self._tell(self._give_up, error)
 
     def _obey(self, *, wait: bool) -> bool:
         """Do what was asked since the last step; False to stop. With `wait` there is nothing else to do until then.
@@ -154,6 +165,8 @@ class EngineBackend:
         except BaseException as error:  # the engine has ended the requests in the step; the others go on
             log.exception("a step of the engine failed")
             gone = [number for number in list(self._owners) if not engine.has(number)]
+            if not gone:  # the next step would fail in the same way, for ever
+                raise
             self._tell(self._failed, gone, error)
         else:
             self._measure(engine)
@@ -235,6 +248,20 @@ class EngineBackend:
             answers, index = owner
             answers.put(Ended(index, completion))
             touched[answers] = None
+
+    def _give_up(self, error: BaseException) -> None:
+        """There is no engine, or none any more."""
+        self.drain()
+        if self._loaded is not None:
+            log.critical("the engine has ended", exc_info=error)
+        for answers in list(self._answers):
+            answers.fail(as_compute_error(error))
+        for done in list(self._embeddings):
+            _settle(done, [], as_compute_error(error))
+        if self._on_failure is not None:
+            self._on_failure(error)
+        else:
+            log.error("the model cannot be served: %s", error)
 
     def _failed(self, gone: Sequence[int], error: BaseException) -> None:
         for number in gone:  # those that ended before the failure have been delivered by now
