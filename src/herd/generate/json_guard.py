@@ -91,7 +91,8 @@ class Suspects:
     def __init__(self, tokens: Sequence[bytes]) -> None:
         quotes = np.array([token.count(b'"') for token in tokens])
         self.tokens = tokens
-        self.by_quotes = [np.flatnonzero(quotes >= n) for n in (1, 2, 3)]
+        self.with_quote, self.with_two, self.with_three = (np.flatnonzero(quotes >= n) for n in (1, 2, 3))
+        self.by_head = _by_head(tokens, self.with_quote)
         self.opening = _having(tokens, _OPENING)
         self.numeric = np.array([i for i, t in enumerate(tokens) if t[:1] and t[0] in _NUMBER], dtype=np.int64)
         self.most_opening = max((sum(t.count(b) for b in (b"{", b"[")) for t in tokens), default=0)
@@ -100,14 +101,23 @@ class Suspects:
     def at(self, place: Place) -> _Ids:
         """Those that could break one at this place; duplicates do no harm."""
         if place.quoted is not None:
-            found = [self.by_quotes[0 if place.is_key else 2]]
+            found = self._ending(place) if place.is_key else [self.with_three]
         else:
-            found = [self.by_quotes[1]]
+            found = [self.with_two if any(place.frames) else self.with_three]
             if place.number + self.longest > LONGEST_NUMBER or place.exponent >= 0:
                 found.append(self.numeric)
         if len(place.frames) + self.most_opening > DEEPEST:
             found.append(self.opening)
         return np.concatenate(found)
+
+    def _ending(self, place: Place) -> list[_Ids]:
+        """Those that end a key as one that its object has, and those that go on to the end of the next."""
+        assert place.quoted is not None
+        keys = place.frames[-1] or frozenset()
+        rests = [key[len(place.quoted) :] for key in keys if key.startswith(place.quoted)]
+        if any(b'"' in rest for rest in rests):  # an escaped quote: which quote ends the key is not so plain
+            return [self.with_quote]
+        return [self.with_three, *(self.by_head[rest] for rest in rests if rest in self.by_head)]
 
 
 class JsonGuard:
@@ -131,3 +141,11 @@ class JsonGuard:
 
 def _having(tokens: Sequence[bytes], some: bytes) -> _Ids:
     return np.array([i for i, token in enumerate(tokens) if set(some) & set(token)], dtype=np.int64)
+
+
+def _by_head(tokens: Sequence[bytes], ids: _Ids) -> dict[bytes, _Ids]:
+    """Those of these tokens that begin alike, up to their first quote."""
+    heads: dict[bytes, list[int]] = {}
+    for token in ids.tolist():
+        heads.setdefault(tokens[token].partition(b'"')[0], []).append(token)
+    return {head: np.array(found, dtype=np.int64) for head, found in heads.items()}
