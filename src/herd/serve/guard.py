@@ -4,12 +4,11 @@
   that resolves to 127.0.0.1 (DNS rebinding).
 - Origin: a browser names the page that asks; pages of other sites are refused unless CORS names them.
 - Key: compared in constant time, all keys each time.
-- Body: refused by its Content-Length where that says enough, else while it is read; slow ones are given up.
+- Body (`bodies`): refused by its Content-Length where that says enough, else while it is read; slow ones are given up.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from herd.serve.bodies import Bodies
 from herd.serve.metrics import Metrics
 from herd.serve.replies import ApiError, as_api_error
 from herd.serve.settings import LOOPBACK, ServeSettings
@@ -38,6 +38,7 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics, keys: Sequence[str]) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
         self._keys = [key.encode() for key in keys]
+        self._bodies = Bodies(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -54,7 +55,6 @@ class Guard:
                 await send({"type": "http.response.start", "status": 204, "headers": []})
                 await send({"type": "http.response.body", "body": b""})
                 return
-            receive = self._limited(headers, receive)
         except ApiError as error:
             await error.response()(scope, receive, send)
             return
@@ -62,12 +62,15 @@ class Guard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Errors that nobody foresaw are told in the form of all others, and counted."""
+        body = self._bodies.of(receive)
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, body.receive, send)
         except Exception as error:
             refused = as_api_error(error)
             if not scope.get(_BEGUN):
                 await refused.response()(scope, receive, send)
+        finally:
+            body.release()
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         self._check_host(headers)
@@ -76,9 +79,7 @@ class Guard:
         is_open = path == "/" or path.startswith(OPEN_PATHS) or self._is_preflight(scope, headers)
         if self._keys and not is_open:
             self._check_key(headers)
-        length = headers.get("content-length", "0")
-        if not (length.isascii() and length.isdigit()) or int(length[:20]) > self._settings.max_body_bytes:
-            raise _too_large(self._settings)
+        self._bodies.check_length(headers.get("content-length", "0"))
 
     def _check_host(self, headers: Headers) -> None:
         hosts = self._settings.hosts or (LOOPBACK if self._settings.is_loopback else ())
@@ -135,34 +136,6 @@ class Guard:
             await send(message)
 
         return finish
-
-    def _limited(self, headers: Headers, receive: Receive) -> Receive:
-        """Reads the body no longer and no further than allowed."""
-        left = self._settings.max_body_bytes
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._settings.body_seconds
-        whole = False
-
-        async def limited() -> Message:
-            nonlocal left, whole
-            if whole:  # from here on it is the client's leaving that is waited for
-                return await receive()
-            try:
-                async with asyncio.timeout_at(until):
-                    message = await receive()
-            except TimeoutError:
-                raise ApiError(408, "the body did not come in time", code="timeout") from None
-            left -= len(message.get("body", b""))
-            if left < 0:
-                raise _too_large(self._settings)
-            whole = not message.get("more_body", False)
-            return message
-
-        return limited
-
-
-def _too_large(settings: ServeSettings) -> ApiError:
-    return ApiError(413, f"the body is larger than {settings.max_body_bytes} bytes", code="body_too_large")
 
 
 def _is_loopback(name: str) -> bool:

@@ -29,6 +29,7 @@ class ServeSettings:
     default_max_tokens: int = 2048  # of an answer, where the request names no limit
     max_prompt_tokens: int = 0  # of one prompt; 0: as many as the model and the cache hold
     max_body_bytes: int = 16 * MIB
+    max_bodies_bytes: int = 256 * MIB  # of all requests under way together; parsed they take a few times as much
     max_messages: int = 4096
     max_tools: int = 128
     max_n: int = 64  # answers of one request, over all its prompts
