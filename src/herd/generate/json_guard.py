@@ -7,6 +7,7 @@ Only tokens that could are looked at, so it costs next to nothing where nothing 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ LONGEST_NUMBER = 200  # characters before an exponent; with two digits of expone
 _LARGE, _SMALL = 2, 3  # digits of an exponent, of one with a minus
 _OPENING, _CLOSING = b"{[", b"}]"
 _NUMBER = b"0123456789+-.eE"
+_EXPONENT = re.compile(rb"[eE][-+]?[0-9]{2}")
 _Frame = frozenset[bytes] | None  # of an object the keys that it has, as they are written; None: an array
 _Ids = NDArray[np.int64]
 
@@ -95,6 +97,7 @@ class Suspects:
         self.by_head = _by_head(tokens, self.with_quote)
         self.opening = _having(tokens, _OPENING)
         self.numeric = np.array([i for i, t in enumerate(tokens) if t[:1] and t[0] in _NUMBER], dtype=np.int64)
+        self.exponents = np.array([i for i, t in enumerate(tokens) if _EXPONENT.search(t)], dtype=np.int64)
         self.most_opening = max((sum(t.count(b) for b in (b"{", b"[")) for t in tokens), default=0)
         self.longest = max(map(len, tokens), default=0)
 
@@ -104,8 +107,9 @@ class Suspects:
             found = self._ending(place) if place.is_key else [self.with_three]
         else:
             found = [self.with_two if any(place.frames) else self.with_three]
-            if place.number + self.longest > LONGEST_NUMBER or place.exponent >= 0:
+            if place.number + self.longest >= LONGEST_NUMBER or place.exponent >= 0:
                 found.append(self.numeric)
+            found.append(self.exponents)
         if len(place.frames) + self.most_opening > DEEPEST:
             found.append(self.opening)
         return np.concatenate(found)
