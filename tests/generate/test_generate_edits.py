@@ -55,6 +55,9 @@ class BannedState:
         assert self.mask()[token]
         self.tokens.append(token)
 
+    def forced(self):
+        return ()
+
 
 def theirs(logits_V, prompt, said, how, grammar=None):
     """Logits as transformers leaves them, in the order of its `generate`; frequency and presence as OpenAI says."""

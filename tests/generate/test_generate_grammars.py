@@ -323,6 +323,20 @@ def test_engine_and_grammar_together(trained):
     assert set(texts[:4]) <= {"red", "green", "blue"}
     assert all(re.fullmatch("[a-f]{3,9}", text) for text in texts[4:])
     assert [event.call.name for event in read_calls(trained, done[8].tokens, ["now"])] == ["now"]
+    assert engine.drafting.forced > 20  # of the calls almost all is forced
+
+
+def test_what_is_forced_is_what_the_masks_allow(trained, grammars):
+    call = trained.encode('{"type": "function", "name": "weather", "parameters": {"town": "Bern"}}')
+    constraint, at, passes = grammars.tools(TOOLS, "weather").start(), 0, 0
+    while at < len(call):
+        for token in constraint.forced() or [call[at]]:
+            assert token == call[at]
+            assert constraint.mask()[token]
+            constraint.advance(token)
+            at += 1
+        passes += 1
+    assert passes < len(call) / 2
 
 
 class GivesUp:
@@ -341,6 +355,9 @@ class GivesUp:
 
     def advance(self, token):
         self.n += 1
+
+    def forced(self):
+        return ()
 
 
 def test_a_grammar_that_gives_up_ends_its_own_request_only():

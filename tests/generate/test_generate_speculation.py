@@ -192,6 +192,29 @@ class OnlyEven:
     def advance(self, token):
         self.last = token
 
+    def forced(self):
+        return ()
+
+
+class Refrain:
+    """A grammar that leaves no choice but at every fifth token."""
+
+    def __init__(self, said=0):
+        self.said = said
+
+    def start(self):
+        return Refrain()
+
+    def mask(self):
+        ids = np.arange(VOCABULARY)
+        return ids % 3 == 0 if self.said % 5 == 0 else ids == 20 + self.said % 5
+
+    def advance(self, token):
+        self.said += 1
+
+    def forced(self):
+        return [20 + i for i in range(self.said % 5, 5)] if self.said % 5 else []
+
 
 def test_grammars_stop_texts_and_candidates_are_the_same_too(model, smaller):
     tokenizer = Tokenizer.train(["a"])
@@ -211,6 +234,22 @@ def test_a_grammar_bounds_what_is_accepted(model, smaller):
     expected = run(drafted(model, None), requests)
     for drafter in drafters(model, smaller, requests, expected).values():
         assert_equal(run(drafted(model, drafter), requests), expected)
+
+
+def test_what_a_grammar_forces_comes_in_one_pass_with_or_without_a_drafter(model):
+    requests = [dataclasses.replace(r, grammar=Refrain()) for r in requests_of(6, seed=7, max_tokens=33, stop_ids=())]
+    expected = run(drafted(model, None, max_drafting=0), requests)
+    for drafter in (None, PromptLookup(min_ngram=1), Oracle(lies=0.5)):
+        engine = drafted(model, drafter)
+        assert_equal(run(engine, requests), expected)
+        assert engine.drafting.forced == 6 * 25  # four of each group of five, and one of the last two
+    engine = drafted(model, None)
+    engine.submit(requests[0])
+    steps = 0
+    while engine.busy:
+        engine.step()
+        steps += 1
+    assert steps == 8  # the first token; six times four that are forced and a free one; the last two
 
 
 def test_the_distribution_is_the_models():

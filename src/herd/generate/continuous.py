@@ -29,7 +29,7 @@ from herd.generate.rows import Rows
 from herd.generate.sampling import prompt_logprobs
 from herd.generate.scheduler import Scheduler
 from herd.generate.settings import SchedulerSettings
-from herd.generate.speculation import Drafter, Speculation, Target, Wanted
+from herd.generate.speculation import Drafter, Speculation, Statistics, Target, Wanted
 from herd.generate.work import Work
 from herd.llama.model import Llama
 
@@ -72,8 +72,10 @@ class Continuous:
         self._rows = Rows(settings.max_running, model.config.max_seq_len)
         self._active: dict[int, _Active] = {}
         self._next = 0
+        self._forced_now: set[int] = set()  # requests whose grammar made the guesses that are being checked
         target = Target(model.config.vocab_size, fingerprint, pool.count * PAGE, weight_bytes(model))
-        self.speculation = Speculation(drafter, target) if drafter else None
+        self.drafting = Statistics()
+        self.speculation = Speculation(drafter, target, self.drafting) if drafter else None
 
     @property
     def busy(self) -> bool:
@@ -167,10 +169,13 @@ class Continuous:
         for one in step.sampled:
             said.setdefault(one.number, []).append(one.token)
         for chunk in plan.chunks:
-            if chunk.drafts and self.speculation and chunk.number in said:
+            if chunk.drafts and chunk.number in said:
                 same = zip(said[chunk.number], chunk.drafts, strict=False)  # one token more than guesses, or fewer
                 accepted = sum(token == draft for token, draft in same)
-                self.speculation.checked(chunk.number, len(chunk.drafts), accepted)
+                if chunk.number in self._forced_now:
+                    self.drafting.forced += accepted
+                elif self.speculation:
+                    self.speculation.checked(chunk.number, len(chunk.drafts), accepted)
         for number, _ in step.finished:
             del said[number]
             self._end(number)
@@ -178,15 +183,19 @@ class Continuous:
             self.scheduler.record(number, tokens)
 
     def _guesses(self) -> Mapping[int, Sequence[int]]:
-        if self.speculation is None:
-            return {}
-        return self.speculation.propose(
-            [
-                Wanted(number, tokens, len(tokens) - len(active.request.prompt), active.request.sampling, most)
-                for number, tokens, most in self.scheduler.draftable()
-                for active in (self._active[number],)
-            ]
-        )
+        """What some requests may go on with: what grammars force, and what the drafter thinks of the others."""
+        found: dict[int, Sequence[int]] = {}
+        wanted = []
+        for number, tokens, most in self.scheduler.draftable():
+            active = self._active[number]
+            edits = active.extras.edits if active.extras else None
+            if forced := edits.forced()[:most] if edits else ():
+                found[number] = forced
+            elif self.speculation is not None:
+                n_said = len(tokens) - len(active.request.prompt)
+                wanted.append(Wanted(number, tokens, n_said, active.request.sampling, most))
+        self._forced_now = set(found)
+        return {**found, **self.speculation.propose(wanted)} if self.speculation else found
 
     def _end(self, number: int) -> bool:
         """A request is over; whether it was there."""

@@ -59,6 +59,10 @@ class Edits:
         ids = np.fromiter(self._counts, np.int64, len(self._counts))
         return ids, np.fromiter(self._counts.values(), np.float32, len(self._counts))
 
+    def forced(self) -> Sequence[int]:
+        """Ids that the grammar lets come next and no others."""
+        return () if self._constraint is None else self._constraint.forced()
+
     def advance(self, token: int) -> None:
         """The continuation goes on with `token`."""
         if self._penalised:

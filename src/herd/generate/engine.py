@@ -86,8 +86,7 @@ class Engine:
     @property
     def drafting(self) -> Statistics:
         """How many guesses were checked and accepted for what was submitted, and why none are made any more."""
-        speculation = self._continuous.speculation if self._continuous else None
-        return speculation.statistics if speculation else Statistics()
+        return self._continuous.drafting if self._continuous else Statistics()
 
     @property
     def busy(self) -> bool:

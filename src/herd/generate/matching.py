@@ -144,6 +144,10 @@ class Matching:
         if self._guard is not None and not self._vocabulary.tokenizer.is_special(token):
             self._guard.advance(self._vocabulary.tokens[token])
 
+    def forced(self) -> list[int]:
+        """The ids of a text that the grammar leaves no choice about."""
+        return [] if self._matcher.is_error() else [int(token) for token in self._matcher.compute_ff_tokens()]
+
     def _raise_error(self) -> None:
         if self._matcher.is_error():
             raise InputError(f"the grammar cannot be followed: {_short(self._matcher.get_error())}", where="grammar")

@@ -96,6 +96,9 @@ class Constraint(Protocol):
     def advance(self, token: int) -> None:
         """`token` came, one of those that the last mask allowed."""
 
+    def forced(self) -> Sequence[int]:
+        """Ids that come next whatever the model says, as far as that is known; the engine has them in one pass."""
+
 
 class Grammar(Protocol):
     def start(self) -> Constraint:

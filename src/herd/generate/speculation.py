@@ -6,7 +6,8 @@
 Every place is sampled as it would be without guesses, from the model's own logits with the request's own uniform of
 that step; a guess is accepted while it equals what was sampled. So no token and no log-probability depends on a
 drafter, at any temperature, with penalties, grammars and stop texts. A drafter can only save passes, or waste work; how
-much it is asked for follows what was accepted (`Pace`), and one that fails is asked no more.
+much it is asked for follows what was accepted (`Pace`), and one that fails is asked no more. Where a grammar leaves no
+choice nobody is asked: what it forces is checked like a guess, with or without a drafter.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ class Drafter(Protocol):
 class Statistics:
     """What drafting came to, since the beginning."""
 
-    drafted: int = 0  # guesses that were checked
+    drafted: int = 0  # guesses of the drafter that were checked
     accepted: int = 0  # of these
+    forced: int = 0  # tokens that grammars left no choice about, and that came several in a pass
     failure: str = ""  # why the drafter is asked no more
 
 
@@ -99,8 +101,8 @@ class Pace:
 class Speculation:
     """Asks a drafter for one batch, and keeps account."""
 
-    def __init__(self, drafter: Drafter, target: Target) -> None:
-        self.statistics = Statistics()
+    def __init__(self, drafter: Drafter, target: Target, statistics: Statistics) -> None:
+        self.statistics = statistics
         drafts = drafter.open(target)
         self._drafts: Drafts | None = drafts
         self._cost, self._most, self._vocab_size = drafts.cost, drafter.max_draft, target.vocab_size
@@ -131,7 +133,7 @@ class Speculation:
         return guesses[: next(wrong, len(guesses))]
 
     def checked(self, number: int, drafted: int, accepted: int) -> None:
-        """So many guesses of a request were checked, and so many were what it said."""
+        """So many guesses for a request were checked, and so many were what it said."""
         self.statistics.drafted += drafted
         self.statistics.accepted += accepted
         self._paces[number].checked(drafted, accepted)
