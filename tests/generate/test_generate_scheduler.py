@@ -289,8 +289,10 @@ def test_guesses_stay_within_limit_budget_and_number_of_requests():
         machine.submit(number, [number + 1] * 3, 4 + number)
     assert machine.scheduler.draftable() == []
     machine.step()
-    assert machine.scheduler.draftable() == []  # three run
+    assert machine.scheduler.crowded
+    assert [most for *_, most in machine.scheduler.draftable()] == [1, 1, 1]  # of 11 tokens 3 are taken, half the rest
     machine.scheduler.end(0)
+    assert not machine.scheduler.crowded
     assert [(number, most) for number, _, most in machine.scheduler.draftable()] == [(1, 2), (2, 2)]
     machine.scheduler.end(1)
     machine.step(right=0)

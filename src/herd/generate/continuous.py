@@ -191,7 +191,7 @@ class Continuous:
             edits = active.extras.edits if active.extras else None
             if forced := edits.forced()[:most] if edits else ():
                 found[number] = forced
-            elif self.speculation is not None:
+            elif self.speculation is not None and not self.scheduler.crowded:
                 n_said = len(tokens) - len(active.request.prompt)
                 wanted.append(Wanted(number, tokens, n_said, active.request.sampling, most))
         self._forced_now = set(found)

@@ -75,16 +75,16 @@ class Scheduler:
         digest = chained(keys[-1] if keys else ROOT, prompt[len(keys) * self.pool.size :])
         self._waiting.add(Job(number, list(prompt), len(prompt), limit, worst, keys, digest, share), priority)
 
-    def draftable(self) -> list[tuple[int, Sequence[int], int]]:
-        """The requests that the next plan takes drafts of: their tokens so far, and how many drafts at most.
+    @property
+    def crowded(self) -> bool:
+        """Whether so many run that a pass has work enough, and drafts that may be wrong do not pay."""
+        return len(self._running) > self.settings.max_drafting
 
-        None while many run: then a pass has work enough, and what is drafted in vain is paid for.
-        """
+    def draftable(self) -> list[tuple[int, Sequence[int], int]]:
+        """The requests that the next plan takes drafts of: their tokens so far, and how many drafts at most."""
         decoding = [job for job in self._running.values() if job.decodes]
-        if not decoding or len(self._running) > self.settings.max_drafting:
-            return []
         # half of the budget stays for prompts
-        each = (self.settings.token_budget - len(decoding)) // 2 // len(decoding)
+        each = (self.settings.token_budget - len(decoding)) // 2 // max(len(decoding), 1)
         return [(job.number, job.tokens, most) for job in decoding if (most := min(each, job.draftable)) > 0]
 
     def plan(self, drafts: Mapping[int, Sequence[int]] = _NO_DRAFTS) -> Plan:
