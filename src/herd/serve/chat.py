@@ -16,7 +16,7 @@ from herd.serve.logprobs import chat_logprobs
 from herd.serve.messages import messages_of
 from herd.serve.reading import Reader
 from herd.serve.replies import refusal
-from herd.serve.sampling import check_n, room_for, sampling_of, warnings_of
+from herd.serve.sampling import check_n, check_told, room_for, sampling_of, warnings_of
 from herd.serve.settings import ServeSettings
 from herd.serve.structure import grammar_of
 from herd.serve.toolbox import Toolbox
@@ -65,6 +65,8 @@ def read_chat(body: ChatRequest, served: Served, settings: ServeSettings) -> Cha
     if body.top_logprobs and not body.logprobs:
         raise refusal("top_logprobs is given without logprobs", param="top_logprobs")
     n_top = (body.top_logprobs or 0) if body.logprobs else None
+    n = check_n(body.n, settings)
+    check_told(n * max_tokens, n_top, settings)
     sampling = sampling_of(
         body, served, settings, max_tokens=max_tokens, top_logprobs=n_top or 0, bias=toolbox.banned(served)
     )
@@ -74,12 +76,12 @@ def read_chat(body: ChatRequest, served: Served, settings: ServeSettings) -> Cha
         warnings.append("the answer is held to a form, so no tool is called")
     request = Request(tuple(prompt), sampling, grammar or held)
     usage = bool(body.stream_options and body.stream_options.include_usage)
-    return Chat(tuple(request.candidates(check_n(body.n, settings))), toolbox, n_top, tuple(warnings), usage)
+    return Chat(tuple(request.candidates(n)), toolbox, n_top, tuple(warnings), usage)
 
 
 def chat_completion(chat: Chat, choices: Sequence[Choice], served: Served, name: str) -> dict[str, Any]:
     """The whole answer."""
-    answer = {
+    return {
         "id": chat.id,
         "object": "chat.completion",
         "created": chat.created,
@@ -88,7 +90,6 @@ def chat_completion(chat: Chat, choices: Sequence[Choice], served: Served, name:
         "usage": usage_of(chat.n_prompt, choices),
         "system_fingerprint": served.fingerprint,
     }
-    return answer | ({"warnings": list(chat.warnings)} if chat.warnings else {})
 
 
 def _choice(chat: Chat, index: int, choice: Choice, served: Served) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from starlette.responses import Response
 from herd.serve.chat import Chat, chat_completion, read_chat
 from herd.serve.chat_stream import ChatStream
 from herd.serve.described import described
-from herd.serve.replies import json_response
 from herd.serve.service import answered, service_of, warned
 from herd.serve.sse import EventStream
 from herd.serve.strict_json import StrictRoute
@@ -22,12 +21,11 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     """The next message of a conversation, or several, with calls of the tools that are offered."""
     service = service_of(request)
     served = service.served(body.model)
-    chat: Chat = await service.read(read_chat, body, served, service.settings)
+    chat: Chat = await service.read(request, read_chat, body, served, service.settings)
     answers = service.submit(chat.requests)
-    headers = warned(chat.warnings)
     if body.stream:
         stream = ChatStream(chat, served, service.name)
-        return EventStream(stream.events(answers), answers.cancel, headers)
+        return EventStream(stream.events(answers), answers.cancel, warned(chat.warnings))
     choices = chat.choices(served)
     await answered(request, answers, choices)
-    return json_response(chat_completion(chat, choices, served, service.name), headers=headers)
+    return await service.write(chat_completion, chat, choices, served, service.name, warnings=chat.warnings)

@@ -14,7 +14,7 @@ from herd.serve.choices import Choice
 from herd.serve.logprobs import completion_logprobs
 from herd.serve.reading import Reader
 from herd.serve.replies import refusal
-from herd.serve.sampling import check_n, room_for, sampling_of, warnings_of
+from herd.serve.sampling import check_n, check_told, room_for, sampling_of, warnings_of
 from herd.serve.settings import ServeSettings
 from herd.serve.structure import grammar_of
 from herd.serve.wire.completions import CompletionRequest
@@ -94,10 +94,16 @@ def read_completions(body: CompletionRequest, served: Served, settings: ServeSet
             body, served, settings, max_tokens=room, top_logprobs=body.logprobs or 0, prompt_logprobs=told
         )
         requests += Request(prompt.ids, sampling, grammar).candidates(n)
+    check_told(sum(_told(request) for request in requests), body.logprobs, settings)
     usage = bool(body.stream_options and body.stream_options.include_usage)
     return Completions(
         tuple(prompts), tuple(requests), n, body.logprobs, bool(body.echo), silent, tuple(warnings), usage
     )
+
+
+def _told(request: Request) -> int:
+    """Tokens whose log-probabilities an answer may come to hold."""
+    return request.sampling.max_tokens + len(request.prompt) * request.sampling.prompt_logprobs
 
 
 def read_prompts(given: str | Sequence[Any], served: Served, *, bos: bool) -> list[Prompt]:
@@ -123,11 +129,10 @@ def _of_ids(ids: Sequence[int], served: Served) -> Prompt:
 
 def text_completion(asked: Completions, choices: Sequence[Choice], served: Served, name: str) -> dict[str, Any]:
     """The whole answer."""
-    answer = asked.head(served, name) | {
+    return asked.head(served, name) | {
         "choices": [completion_choice(asked, index, choice, served) for index, choice in enumerate(choices)],
         "usage": asked.usage_of(choices),
     }
-    return answer | ({"warnings": list(asked.warnings)} if asked.warnings else {})
 
 
 def completion_choice(asked: Completions, index: int, choice: Choice, served: Served) -> dict[str, Any]:

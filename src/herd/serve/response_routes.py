@@ -7,7 +7,6 @@ from starlette.responses import Response
 
 from herd.serve.choices import GoneError
 from herd.serve.described import described
-from herd.serve.replies import json_response
 from herd.serve.responses import ResponseRun, read_response
 from herd.serve.service import service_of, warned
 from herd.serve.sse import EventStream, when_gone
@@ -22,15 +21,14 @@ async def responses(body: ResponsesRequest, request: Request) -> Response:
     """The next turn of a conversation: text, and calls of the functions that are offered."""
     service = service_of(request)
     served = service.served(body.model)
-    response = await service.read(read_response, body, served, service.settings)
+    response = await service.read(request, read_response, body, served, service.settings)
     answers = service.submit([response.request])
     run = ResponseRun(response, served, service.name)
-    headers = warned(response.warnings)
     if body.stream:
-        return EventStream(run.events(answers), answers.cancel, headers, run.failed)
+        return EventStream(run.events(answers), answers.cancel, warned(response.warnings), run.failed)
     with when_gone(request.receive, answers.cancel):
         async for batch in answers:
             run.hear(answers, batch)
     if run.choice.finish is None:
         raise GoneError
-    return json_response(run.whole(), headers=headers)
+    return await service.write(run.whole, warnings=response.warnings)

@@ -17,7 +17,7 @@ from herd.serve.reading import Reader
 from herd.serve.replies import as_api_error, dumps, refusal
 from herd.serve.response_input import chat_messages, choice_of, format_of, functions_of
 from herd.serve.response_output import Event, Output
-from herd.serve.sampling import room_for, sampling_of, warnings_of
+from herd.serve.sampling import check_told, room_for, sampling_of, warnings_of
 from herd.serve.settings import ServeSettings
 from herd.serve.structure import grammar_of
 from herd.serve.toolbox import Toolbox
@@ -66,6 +66,7 @@ def read_response(body: ResponsesRequest, served: Served, settings: ServeSetting
     held = grammar_of(body, format_of(body.text), served)
     request = Request(tuple(prompt), sampling, toolbox.grammar(served) or held)
     n_top = (body.top_logprobs or 0) if told else None
+    check_told(room, n_top, settings)
     return Response(request, toolbox, n_top, _asked(body, request), tuple(warnings))
 
 

@@ -111,6 +111,16 @@ def check_n(n: int | None, settings: ServeSettings) -> int:
     return n or 1
 
 
+def check_told(n_tokens: int, n_top: int | None, settings: ServeSettings) -> None:
+    """ApiError for more log-probabilities than one answer may hold. n_top: alternatives a token; None: none at all."""
+    if n_top is not None and n_tokens * (n_top + 1) > settings.max_told:
+        raise refusal(
+            f"up to {n_tokens} tokens with {n_top} alternatives each, and {settings.max_told} log-probabilities are "
+            "the most in one answer; lower max_tokens, n or the alternatives",
+            param="logprobs",
+        )
+
+
 def room_for(
     prompt: int, wanted: int | None, served: Served, settings: ServeSettings, param: str, warnings: list[str]
 ) -> int:

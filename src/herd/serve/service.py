@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
 
 from herd.generate.protocol import Request
 from herd.serve.backend import Answers, Backend, Served
 from herd.serve.choices import Choice, GoneError, collect
 from herd.serve.metrics import Metrics
-from herd.serve.replies import ApiError
+from herd.serve.replies import ApiError, in_pieces, written
 from herd.serve.settings import ServeSettings
 from herd.serve.sse import when_gone
 
 T = TypeVar("T")
-_READERS = 4  # threads that read requests (templates, tokens, grammars) beside the event loop
+_READERS = 4  # threads that read requests (templates, tokens, grammars) and write answers beside the event loop
+_LARGE = 2**18  # bytes of a body; one thread reads those that are larger, so that they hold up each other alone
 
 
 @dataclass(eq=False)
 class Service:
-    """One app's. `read` does what takes longer than the event loop may be held up."""
+    """One app's. `read` and `write` do what takes longer than the event loop may be held up."""
 
     backend: Backend
     settings: ServeSettings
     metrics: Metrics
     readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_READERS, "read"))
+    large: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "large"))
 
     @property
     def name(self) -> str:
@@ -47,8 +50,22 @@ class Service:
             )
         return served
 
-    async def read(self, work: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self.readers, work, *arguments)
+    async def read(self, request: HttpRequest, work: Callable[..., T], *arguments: object) -> T:
+        """Do `work` with what a request asks."""
+        pool = self.large if len(await request.body()) > _LARGE else self.readers
+        return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+
+    async def write(
+        self, build: Callable[..., Mapping[str, Any]], *arguments: object, warnings: Sequence[str] = ()
+    ) -> Response:
+        """The whole answer that `build` gives, with what of the request had no effect."""
+
+        def work() -> bytes:
+            answer = dict(build(*arguments)) | ({"warnings": list(warnings)} if warnings else {})
+            return b"".join(in_pieces(answer))
+
+        data = await asyncio.get_running_loop().run_in_executor(self.readers, work)
+        return written(data, headers=warned(warnings))
 
     def submit(self, requests: Sequence[Request]) -> Answers:
         """The answers, timed and counted. Raises NotReadyError and BusyError."""

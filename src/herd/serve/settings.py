@@ -33,6 +33,7 @@ class ServeSettings:
     max_messages: int = 4096
     max_tools: int = 128
     max_n: int = 64  # answers of one request, over all its prompts
+    max_told: int = 2**19  # log-probabilities in one answer, alternatives and all: each takes half a kilobyte
     max_stops: int = 16  # OpenAI takes 4, vLLM any number
     max_inputs: int = 2048  # texts of one embeddings request, as OpenAI
     max_embedding_tokens: int = 8192  # of one text: its keys and values stand outside the cache

@@ -15,7 +15,7 @@ from herd.serve.completions_stream import CompletionsStream
 from herd.serve.described import described
 from herd.serve.logprobs import shown
 from herd.serve.messages import messages_of
-from herd.serve.replies import json_response, refusal
+from herd.serve.replies import refusal
 from herd.serve.sampling import warnings_of
 from herd.serve.service import answered, service_of, warned
 from herd.serve.settings import ServeSettings
@@ -41,15 +41,14 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     """Texts or ids continued."""
     service = service_of(request)
     served = service.served(body.model)
-    asked = await service.read(read_completions, body, served, service.settings)
+    asked = await service.read(request, read_completions, body, served, service.settings)
     answers = service.submit(asked.requests)
-    headers = warned(asked.warnings)
     if body.stream:
         stream = CompletionsStream(asked, served, service.name)
-        return EventStream(stream.events(answers), answers.cancel, headers)
+        return EventStream(stream.events(answers), answers.cancel, warned(asked.warnings))
     choices = asked.choices(served)
     await answered(request, answers, choices)
-    return json_response(text_completion(asked, choices, served, service.name), headers=headers)
+    return await service.write(text_completion, asked, choices, served, service.name, warnings=asked.warnings)
 
 
 @router.post("/v1/embeddings", **described(Embeddings, "embeddings"))
@@ -60,22 +59,25 @@ async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
     if not served.embeds:
         raise refusal("this engine gives no embeddings", code="unsupported")
     warnings = warnings_of(body)
-    prompts = await service.read(_texts, body, served, service.settings)
+    prompts = await service.read(request, _texts, body, served, service.settings)
     vectors = await service.embed([prompt.ids for prompt in prompts], request)
     if body.dimensions not in (None, len(vectors[0])):
         raise refusal(f"the model's vectors have {len(vectors[0])} dimensions", param="dimensions")
-    packed = body.encoding_format == "base64"
     n_tokens = sum(len(prompt.ids) for prompt in prompts)
-    answer = {
+    packed = body.encoding_format == "base64"
+    return await service.write(_embeddings, vectors, packed, n_tokens, service.name, warnings=warnings)
+
+
+def _embeddings(vectors: Sequence[list[float]], packed: bool, n_tokens: int, name: str) -> dict[str, object]:
+    return {
         "object": "list",
         "data": [
             {"object": "embedding", "index": index, "embedding": _packed(vector) if packed else vector}
             for index, vector in enumerate(vectors)
         ],
-        "model": service.name,
+        "model": name,
         "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
     }
-    return json_response(answer | ({"warnings": warnings} if warnings else {}), headers=warned(warnings))
 
 
 def _texts(body: EmbeddingRequest, served: Served, settings: ServeSettings) -> list[Prompt]:
@@ -101,11 +103,13 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     service = service_of(request)
     served = service.served(body.model or service.name)
     warnings = warnings_of(body)
-    ids = await service.read(_ids, body, served, service.settings)
+    ids = await service.read(request, _ids, body, served, service.settings)
+    return await service.write(_tokenized, ids, bool(body.return_token_strs), served, warnings=warnings)
+
+
+def _tokenized(ids: list[int], strings: bool, served: Served) -> dict[str, object]:
     answer: dict[str, object] = {"count": len(ids), "max_model_len": served.room, "tokens": ids}
-    if body.return_token_strs:
-        answer["token_strs"] = [shown(served.tokenizer, token) for token in ids]
-    return json_response(answer | ({"warnings": warnings} if warnings else {}), headers=warned(warnings))
+    return answer | ({"token_strs": [shown(served.tokenizer, token) for token in ids]} if strings else {})
 
 
 def _ids(body: TokenizeRequest, served: Served, settings: ServeSettings) -> list[int]:
@@ -126,7 +130,11 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
     service = service_of(request)
     served = service.served(body.model or service.name)
     warnings = warnings_of(body)
+    text = await service.read(request, _text, body, served)
+    return await service.write(dict, {"prompt": text}, warnings=warnings)
+
+
+def _text(body: DetokenizeRequest, served: Served) -> str:
     if any(token >= served.tokenizer.vocab_size for token in body.tokens):
         raise refusal(f"an id outside the vocabulary of {served.tokenizer.vocab_size}", param="tokens")
-    answer: dict[str, object] = {"prompt": served.tokenizer.decode(body.tokens)}
-    return json_response(answer | ({"warnings": warnings} if warnings else {}), headers=warned(warnings))
+    return served.tokenizer.decode(body.tokens)
