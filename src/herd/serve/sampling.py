@@ -15,6 +15,7 @@ from herd.serve.settings import ServeSettings
 from herd.serve.wire.common import SamplingFields
 
 _MOST_WARNINGS = 20
+_LONGEST_STOP = 1000  # characters; each is looked for with every token
 # Fields of OpenAI's API that would change the answer, and what to do instead.
 _REFUSED = {
     "audio": "this server answers in text",
@@ -85,6 +86,8 @@ def _stops(stop: str | list[str] | None, settings: ServeSettings) -> tuple[str, 
     stops = [stop] if isinstance(stop, str) else stop or []
     if len(stops) > settings.max_stops:
         raise refusal(f"{len(stops)} stop texts, and {settings.max_stops} are allowed", param="stop")
+    if any(len(text) > _LONGEST_STOP for text in stops):
+        raise refusal(f"a stop text has more than {_LONGEST_STOP} characters", param="stop")
     return tuple(stops)
 
 

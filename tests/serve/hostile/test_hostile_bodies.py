@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
 from herd.errors import HerdError
+from herd.serve.backend import Served
 from herd.serve.messages import messages_of
 from herd.serve.replies import ApiError
-from herd.serve.sampling import warnings_of
+from herd.serve.sampling import sampling_of, warnings_of
 from herd.serve.settings import ServeSettings
 from herd.serve.wire.chat import ChatMessage, ChatRequest
 from herd.serve.wire.completions import CompletionRequest
@@ -77,6 +79,14 @@ def test_of_many_unknown_fields_some_are_named() -> None:
     warnings = warnings_of(body)
     assert len(warnings) == 21
     assert f"{MANY - 20} more" in warnings[-1]
+
+
+def test_a_stop_text_as_long_as_a_book_is_refused(tokenizer) -> None:
+    served = Served(tokenizer, 1024, 1024, tokenizer.vocab_size, "x", 0)
+    for text, right in (("a" * 1000, True), ("a" * 1001, False)):
+        body = ChatRequest.model_validate(CHAT | {"stop": [text]})
+        with nullcontext() if right else pytest.raises(ApiError, match="stop text"):
+            sampling_of(body, served, ServeSettings(name="m"), max_tokens=1)
 
 
 def test_arguments_nested_without_end_are_refused() -> None:
