@@ -19,6 +19,7 @@ from herd.files import read_json, sha256_of, write_jsonl
 from herd.llama.model import Llama
 from herd.posttrain.adoption import Adoption
 from herd.quantize.fp8 import quantize_model, save_fp8
+from herd.quantize.settings import POLICIES
 from herd.recipes.adopt import ADOPTIONS, find_adoption, in_full
 from herd.road.adopt.data import pairs_of
 from herd.road.adopt.graph import model_key, stages_of
@@ -252,9 +253,10 @@ def test_another_model_or_another_dataset_is_another_stage(place, tmp_path):
     assert stages_of(replace(adoption, threads=7), place / "model", place / "talks.jsonl")[-1].folder == first.folder
 
 
-def test_an_fp8_folder_is_adopted_as_it_is_but_not_in_full(place, tmp_path):
+@pytest.mark.parametrize("policy", ["paper", "all"])
+def test_an_fp8_folder_is_adopted_as_it_is_but_not_in_full(place, tmp_path, policy):
     model = load_model(place / "model")
-    quantize_model(model)
+    quantize_model(model, POLICIES[policy])
     save_fp8(place / "fp8", model, tokenizer=TOKENIZER, herd={})
     made = train(place, tmp_path / "a", adopted(place, "sft"), model="fp8")
     assert read_json(made / "herd.json")["metrics"]["frozen_bytes"] < 2 * SHAPE.parameters()
