@@ -1,13 +1,14 @@
 """Every named policy: which matrices, the same bits both ways, what transformers computes, what other formats hold."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from fp8_folders import layers_differ
 from herd.cli import main
-from herd.errors import InputError, NoEffectError, SettingError
+from herd.errors import InputError, NoEffectError, SettingError, StorageError
 from herd.llama.config import LlamaConfig, llama31_8b
 from herd.llama.init import init_weights
 from herd.llama.model import Llama
@@ -243,3 +244,12 @@ def test_a_full_disk_keeps_what_is_written(tmp_path, monkeypatch, capsys):
     assert "No space left" in capsys.readouterr().err
     monkeypatch.undo()
     assert main(["quantize", str(folder), str(tmp_path / "made")]) == 0
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    folder = folder_of(tmp_path)
+    room = shutil.disk_usage(tmp_path)._replace(free=30_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: room)
+    assert main(["quantize", str(folder), str(tmp_path / "made"), "--policy", "all"]) == StorageError.exit_code
+    assert "0.0 GB are free" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bf16"]

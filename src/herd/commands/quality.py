@@ -167,7 +167,7 @@ def _scratch(out: Path, wide: StoredModel, narrow: StoredModel, asked: Asked) ->
 
     files = [Path(name) for name in (asked.text, asked.suite) if name]
     stats = [(str(file), file.stat().st_mtime_ns) for file in files if file.exists()]
-    of = [sources_of(wide), [str(narrow.path), narrow.n_bytes], stats, asked.tokens, asked.device]
+    of = [sources_of(wide), sources_of(narrow), stats, asked.tokens, asked.device]
     key = hashlib.sha256(json.dumps(of, default=str).encode()).hexdigest()[:16]
     return out.resolve().with_name(f".{out.resolve().name}.quality-{key}")
 

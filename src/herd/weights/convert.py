@@ -8,10 +8,11 @@ Lossless unless a dtype is asked for or the target cannot hold FP8, which is the
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from herd.errors import ArtifactError, InputError
+from herd.errors import ArtifactError, InputError, StorageError
 from herd.files import read_json
 from herd.progress import Progress, Silent
 from herd.weights.formats import Format, WriteOptions
@@ -51,9 +52,27 @@ def write_stored(model: StoredModel, target: Path, form: Format, options: WriteO
             read_json(path)  # a damaged tokenizer would travel on in silence
         elif not os.access(path, os.R_OK):
             raise ArtifactError("cannot be read: no right to it", where=str(path), mend="ask for it, or move it away")
+    if not options.dtype:
+        _refuse_small_disk(target, model.n_bytes)
     plan = {"from": sources_of(model), "to": form.name, "options": asdict(options), "tensors": _forms(model)}
     with staged(target, plan, single_file=form.single_file) as out:
         form.write(model, out, options, progress)
+
+
+def _refuse_small_disk(target: Path, n_bytes: int) -> None:
+    """Said before hours of work, not after; what an earlier run left beside the target need not be written again."""
+    place = Path(os.path.abspath(target)).parent
+    while not place.exists():
+        place = place.parent
+    left = target.with_name(f".{target.name}.converting")
+    there = sum(file.stat().st_size for file in left.iterdir()) if left.is_dir() else 0
+    free = shutil.disk_usage(place).free
+    if n_bytes - there > free:
+        raise StorageError(
+            f"{(n_bytes - there) / 1e9:.1f} GB are to be written, and {free / 1e9:.1f} GB are free",
+            where=str(target),
+            mend="make room on that disk, or name a place on another one",
+        )
 
 
 def sources_of(model: StoredModel) -> list[tuple[str, int, int]]:
