@@ -37,6 +37,7 @@ from herd.report.data import (
     StageTime,
     Teaching,
     Turn,
+    WorstToken,
 )
 
 CAPABILITIES = ("knowledge", "steerability", "math", "tool_use", "translation", "code", "long_context")
@@ -248,6 +249,21 @@ def _fp8(rng: random.Random) -> Fp8Check:
         fp8,
         score(0.982, 0.002, 40_000),
         "attention, embeddings, the first and the last layer",
+        reward_ks=0.021,
+        reward_p=0.64,
+        capabilities={name: (score(0.8, 0.05, 400), score(0.79, 0.05, 400)) for name in ("math", "code")},
+        text="held-out dialogues of the run",
+        tokens=40_000,
+        kl_mean=4.2e-4,
+        kl_p99=6.1e-3,
+        kl_max=0.31,
+        divergences=tuple(10 ** (-7 + 6.5 * step / 200) for step in range(201)),
+        perplexity_bf16=3.412,
+        perplexity_fp8=3.415,
+        worst=tuple(
+            WorstToken("The harbour of Vand lies to the", "North", 0.71 - n / 40, 0.4, 0.31 / (n + 1), "North", "sea")
+            for n in range(12)
+        ),
     )
 
 
