@@ -9,7 +9,8 @@ from generate_models import telling_model
 
 from herd.errors import InputError, SettingError
 from herd.generate import Request, Sampling
-from herd.generate import slots as slots_module
+from herd.generate import engine as engine_module
+from herd.generate.continuous import Continuous
 from herd.generate.engine import Engine
 from herd.generate.sampling import Chances, sample, uniforms
 from herd.llama.config import LlamaConfig
@@ -93,39 +94,22 @@ def test_logprobs_are_those_of_a_full_pass(model):
         np.testing.assert_allclose(completion.logprobs, expected.numpy(), rtol=1e-5, atol=1e-5)
 
 
-def count_prefilled(model, monkeypatch, requests, **options):
-    """Completions, and how many prompt positions the model computed for them."""
-    seen = []
-    forward = model.forward
-
-    def counting(tokens_BT, **kwargs):
-        if tokens_BT.shape[1] > 1:
-            seen.append(tokens_BT.numel())
-        return forward(tokens_BT, **kwargs)
-
-    monkeypatch.setattr(model, "forward", counting)
-    completions = Engine(model, **options).generate(requests)
-    monkeypatch.undo()
-    return completions, sum(seen)
-
-
-def test_equal_prompts_are_computed_once(model, monkeypatch):
+def test_equal_prompts_are_computed_once(model):
     prompts = [r.prompt for r in make_requests(3, seed=11)] + [(1, 2, 3, 4)]
     requests = [
         Request(prompt, Sampling(max_tokens=8, seed=8 * i + k)) for k in range(8) for i, prompt in enumerate(prompts)
     ]
-    shared, work = count_prefilled(model, monkeypatch, requests)
-    alone, work_alone = count_prefilled(model, monkeypatch, requests, batch_size=1)
-    assert [c.tokens for c in shared] == [c.tokens for c in alone]
-    assert work_alone == 8 * sum(len(p) for p in prompts if len(p) > 1)
-    assert work <= 4 * max(len(p) for p in prompts)
+    shared = Engine(model).generate(requests)
+    assert sum(c.cached for c in shared) == 7 * sum(map(len, prompts))
     assert len({c.tokens for c in shared}) > 24  # the candidates of a prompt differ
+    for request, completion in zip(requests, shared, strict=True):
+        assert Engine(model).generate([request])[0].tokens == completion.tokens
 
 
 def test_small_prefills_give_the_same(model, monkeypatch):
     requests = make_requests(30, seed=13)
     expected = Engine(model).generate(requests)
-    monkeypatch.setattr(slots_module, "PREFILL_TOKENS", 40)
+    monkeypatch.setattr(engine_module, "PREFILL_TOKENS", 40)
     assert [c.tokens for c in Engine(model).generate(requests)] == [c.tokens for c in expected]
 
 
@@ -218,8 +202,8 @@ def test_progress_counts_every_request(model):
 def test_no_row_waits_while_requests_do(model, monkeypatch):
     # 40 requests through 8 rows: with refilling, far fewer steps than five batches that each wait for their longest.
     steps = []
-    advance = slots_module.Slots.advance
-    monkeypatch.setattr(slots_module.Slots, "advance", lambda self: (steps.append(self.n_rows), advance(self))[1])
+    step = Continuous.step
+    monkeypatch.setattr(Continuous, "step", lambda self: (steps.append(1), step(self))[1])
     lengths = [1 + 29 * (i % 8 == 0) for i in range(40)]
     requests = [Request((i, 2, 3), Sampling(max_tokens=30, stop_ids=(), seed=i)) for i in range(40)]
     requests = [
@@ -228,4 +212,4 @@ def test_no_row_waits_while_requests_do(model, monkeypatch):
     ]
     Engine(model, batch_size=8).generate(requests)
     useful = sum(r.sampling.max_tokens for r in requests)
-    assert sum(steps) < 1.3 * useful
+    assert 8 * len(steps) < 1.3 * useful

@@ -19,6 +19,7 @@ import torch
 from herd.devices import memory_errors
 from herd.generate.checking import Place, sample_places
 from herd.generate.extras import Extras, MakeDecoder
+from herd.generate.invariant import decide, with_rows
 from herd.generate.jobs import Chunk, Plan
 from herd.generate.model_drafter import weight_bytes
 from herd.generate.paged import with_pages
@@ -33,7 +34,7 @@ from herd.generate.speculation import Drafter, Speculation, Statistics, Target, 
 from herd.generate.work import Work
 from herd.llama.model import Llama
 
-_LESS = "give the engine fewer cache_tokens, or a smaller token_budget"
+_LESS = "lower the engine's batch_size (suite.batch_size of a recipe), its cache_tokens, or its token_budget"
 
 
 @dataclass(eq=False)
@@ -57,6 +58,7 @@ class Continuous:
         settings: SchedulerSettings | None = None,
         decoder: MakeDecoder | None = None,
         cache_dtype: torch.dtype | None = None,
+        invariant: bool | None = None,
         drafter: Drafter | None = None,
         fingerprint: str = "",
     ) -> None:
@@ -68,7 +70,8 @@ class Continuous:
         with memory_errors(_LESS):
             self._cache = PagedCache(model.config, pool.count, PAGE, weight.dtype, weight.device, cache_dtype)
         self._config, self._decoder = model.config, decoder
-        self._model = with_pages(model, self._cache)
+        self.invariant = decide(model, invariant, cache_dtype)
+        self._model = with_pages(with_rows(model) if self.invariant else model, self._cache)
         self._rows = Rows(settings.max_running, model.config.max_seq_len)
         self._active: dict[int, _Active] = {}
         self._next = 0

@@ -12,20 +12,16 @@ replaced and everything between their products is its work; elsewhere only atten
 
 from __future__ import annotations
 
-import copy
-from typing import TypeVar
-
 from torch import Tensor, nn
 
 from herd.generate.paged_cache import PagedCache
 from herd.generate.torch_paged import TorchPagedAttention
+from herd.generate.twin import replaced
 from herd.kernels.attention import paged_attention
 from herd.kernels.fused import add_rms_norm, rms_norm, rotate_into, swiglu
 from herd.llama.attention import Layout
 from herd.llama.block import Block, RMSNorm
 from herd.llama.model import Llama
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 class PagedBlock(nn.Module):
@@ -81,10 +77,3 @@ def _paged(block: nn.Module, cache: PagedCache) -> nn.Module:
     if cache.compiled:
         return PagedBlock(block, cache)
     return replaced(block, self_attn=TorchPagedAttention(block.self_attn, cache))
-
-
-def replaced(module: Module, **parts: nn.Module) -> Module:
-    """A module over the same parameters with other parts, without the first one noticing."""
-    twin = copy.copy(module)
-    twin._modules = {**module._modules, **parts}
-    return twin

@@ -57,28 +57,33 @@ def sample(logits_BV: Tensor, chances: Chances, edited: tuple[Tensor, Tensor] | 
     logits_BV: float32, ArtifactError if they are not finite (minus infinity may stand for an impossible token).
     edited: rows [R] whose token is drawn from other logits [R, V] instead (`herd.generate.edits`).
     """
-    top_B1 = logits_BV.amax(dim=1, keepdim=True)
-    weights_BV = (logits_BV - top_B1).exp_()  # probabilities but for a factor, the likeliest has 1
-    total_B1 = weights_BV.sum(dim=1, keepdim=True)
-    if not torch.isfinite(total_B1).all():
+    drawn_BV = logits_BV
+    if edited is not None:
+        rows_R, logits_RV = edited
+        drawn_BV = logits_BV.index_copy(0, rows_R, logits_RV)
+    if not chances.temperature_B.any():
+        tokens_B = drawn_BV.argmax(dim=1)
+    else:
+        top_B1 = drawn_BV.amax(dim=1, keepdim=True)
+        weights_BV = (drawn_BV - top_B1).exp_()  # probabilities but for a factor, the likeliest has 1
+        tokens_B = _draw(drawn_BV, top_B1, weights_BV, chances)
+    logprobs_B = logprobs_of(logits_BV, tokens_B)
+    if logprobs_B.isnan().any():
         raise ArtifactError(
             "the model's logits are not finite numbers",
             where="sampling",
             mend="its weights are damaged or diverged in training; take an earlier checkpoint",
         )
-    drawn_BV, drawn_top_B1 = logits_BV, top_B1
-    if edited is not None:
-        rows_R, logits_RV = edited
-        drawn_BV, drawn_top_B1 = logits_BV.index_copy(0, rows_R, logits_RV), top_B1.clone()
-        drawn_top_B1[rows_R] = logits_RV.amax(dim=1, keepdim=True)
-        weights_BV[rows_R] = (logits_RV - drawn_top_B1[rows_R]).exp_()
-    if not chances.temperature_B.any():
-        tokens_B = drawn_BV.argmax(dim=1)
-    else:
-        tokens_B = _draw(drawn_BV, drawn_top_B1, weights_BV, chances)
-    chosen_B1 = logits_BV.gather(1, tokens_B[:, None])
-    logprobs_B = (chosen_B1 - top_B1 - total_B1.log()).squeeze(1)
     return tokens_B, logprobs_B
+
+
+def logprobs_of(logits_BV: Tensor, tokens_B: Tensor) -> Tensor:
+    """The log-probability of a token of each row. NaN if any logit of the row is NaN or plus infinity.
+
+    By log_softmax, which sums a row in an order of its own: a plain sum of one long row is shared out to threads, that
+    of many rows is not, and the last bit would tell them apart.
+    """
+    return torch.log_softmax(logits_BV, dim=1).gather(1, tokens_B[:, None]).squeeze(1)
 
 
 def _draw(logits_BV: Tensor, top_B1: Tensor, weights_BV: Tensor, chances: Chances) -> Tensor:
@@ -179,8 +184,8 @@ def prompt_logprobs(
     top: list[Alternatives] = []
     for start in range(0, len(targets), CHUNK):
         logits_CV = logits_of(hidden_TD[start : start + CHUNK])
-        targets_C1 = torch.tensor(targets[start : start + CHUNK], device=logits_CV.device)[:, None]
-        found += (logits_CV.gather(1, targets_C1).squeeze(1) - logits_CV.logsumexp(1)).tolist()
+        targets_C = torch.tensor(targets[start : start + CHUNK], device=logits_CV.device)
+        found += logprobs_of(logits_CV, targets_C).tolist()
         top += alternatives(logits_CV, n_top) if n_top else []
     return found, top
 
