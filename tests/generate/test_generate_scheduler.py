@@ -246,7 +246,7 @@ def test_what_can_never_fit_is_refused_with_its_size():
     machine.submit(0, [1] * 11, 10)  # the last token is never computed: 20 positions, five pages
     with pytest.raises(InputError, match="6 pages of 4 tokens, the cache has 5") as caught:
         machine.submit(1, [1] * 11, 11)
-    assert caught.value.mend == "lower max_tokens to 10"
+    assert caught.value.mend == "lower max_tokens to 10, or give the engine cache_tokens=24"
     machine.submit(1, [1] * 20, 1)
     with pytest.raises(InputError, match="6 pages") as caught:
         machine.submit(2, [1] * 21, 1)

@@ -66,9 +66,9 @@ class Continuous:
         settings = settings or SchedulerSettings()
         weight = model.model.norm.weight  # never quantised, unlike the matrices
         pool = Pages(max(1, cache_tokens // PAGE), PAGE)
-        self.scheduler = Scheduler(pool, settings)
         with memory_errors(_LESS):
             self._cache = PagedCache(model.config, pool.count, PAGE, weight.dtype, weight.device, cache_dtype)
+        self.scheduler = Scheduler(pool, settings, self._cache.page_bytes)
         self._config, self._decoder = model.config, decoder
         self.invariant = decide(model, invariant, cache_dtype)
         self._model = with_pages(with_rows(model) if self.invariant else model, self._cache)
@@ -87,6 +87,11 @@ class Continuous:
     def has(self, number: int) -> bool:
         """Whether a request runs or waits. One that a failed step ended does not."""
         return number in self._active
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of all pages."""
+        return self.scheduler.pool.count * self._cache.page_bytes
 
     def bytes_of(self, request: Request) -> int:
         """Bytes of keys and values that a request can come to need; beginnings shared with others count here too."""

@@ -80,6 +80,11 @@ class Engine:
         return self._continuous
 
     @property
+    def invariant(self) -> bool:
+        """Whether a request gives the same bits whatever runs beside it."""
+        return self._invariant
+
+    @property
     def drafting(self) -> Statistics:
         """How many guesses were checked and accepted for what was submitted, and why none are made any more."""
         return self._continuous.drafting if self._continuous else Statistics()
@@ -97,6 +102,16 @@ class Engine:
         """
         self._check(request, "the prompt")
         return self.continuous.submit(request, priority=priority)
+
+    def bytes_of(self, request: Request) -> int:
+        """Bytes of keys and values that a request can come to need, of the `cache_bytes` that there are."""
+        self._check(request, "the prompt")
+        return self.continuous.bytes_of(request)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the pages of all that is submitted."""
+        return self.continuous.cache_bytes
 
     def step(self) -> Step:
         """One pass over what was submitted: the tokens that it sampled, and the completions that ended."""

@@ -31,10 +31,13 @@ _NO_DRAFTS: Mapping[int, Sequence[int]] = {}
 
 
 class Scheduler:
-    """Requests under numbers of the caller's, over the pages of `pool`."""
+    """Requests under numbers of the caller's, over the pages of `pool`.
 
-    def __init__(self, pool: Pages, settings: SchedulerSettings) -> None:
-        self.pool, self.settings = pool, settings
+    `page_bytes`: what a page takes in all layers, to be told to whom it is too little; 0: not known.
+    """
+
+    def __init__(self, pool: Pages, settings: SchedulerSettings, page_bytes: int = 0) -> None:
+        self.pool, self.settings, self._page_bytes = pool, settings, page_bytes
         self._running: dict[int, Job] = {}  # in the order of admission
         self._waiting = Waiting(settings.patience)
         self._reserved = 0  # of all that run
@@ -163,11 +166,13 @@ class Scheduler:
     def _too_large(self, n_prompt: int, limit: int, worst: int) -> InputError:
         room = self.pool.count * self.pool.size
         shorter = f"shorten the prompt to {room} tokens or fewer"
+        size = f" ({worst * self._page_bytes:,} bytes of {self.pool.count * self._page_bytes:,})"
         return InputError(
             f"prompt and continuation take up to {worst} pages of {self.pool.size} tokens, the cache has "
-            f"{self.pool.count}",
+            f"{self.pool.count}{size if self._page_bytes else ''}",
             where=f"a prompt of {n_prompt} tokens with max_tokens {limit}",
-            mend=f"lower max_tokens to {room - n_prompt + 1}" if n_prompt <= room else shorter,
+            mend=(f"lower max_tokens to {room - n_prompt + 1}" if n_prompt <= room else shorter)
+            + f", or give the engine cache_tokens={worst * self.pool.size}",
         )
 
     def _admit(self) -> None:
