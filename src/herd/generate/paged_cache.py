@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from herd.kernels import gpu
 from herd.kernels.attention import E4M3, PageTensors, usable
 from herd.kernels.e4m3 import quantize_rows
 from herd.llama.config import LlamaConfig
@@ -44,8 +45,12 @@ class PagedCache:
             return torch.zeros(shape[:3], device=device) if dtype == E4M3 else None
 
         self.layers = [PageTensors(room(), room(), scales(), scales()) for _ in range(config.n_layers)]
+        self.exact = dtype == model_dtype  # whether what is read is what was written
         self.page, self.per_group = page, config.n_heads // config.n_kv_heads
         self.compiled = usable(self.device, model_dtype, dtype, config.head_dim)  # whether the library does passes
+        self.in_place = gpu.attends(
+            self.device, model_dtype, dtype
+        )  # whether a GPU's kernel reads pages where they lie
         self.work: Work | None = None  # who the tokens of the pass under way are
 
     @property

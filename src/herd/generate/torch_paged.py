@@ -1,4 +1,7 @@
-"""Attention over pages in torch, by copies of the pages that are looked at: for GPUs, and where nothing is compiled."""
+"""Attention over pages in torch, by copies of the pages that are looked at: for GPUs, and where nothing is compiled.
+
+Single tokens of sequences that share no beginning go to the kernel of `kernels/gpu/`, where that works: no copies.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from herd.generate.paged_cache import PagedCache
-from herd.generate.torch_work import Decoding, Prompt
+from herd.generate.torch_work import Decoding, InPlace, Prompt
 from herd.llama import fused
 from herd.llama.attention import Attention, Layout, attend, attend_one
 
@@ -33,7 +36,9 @@ class TorchPagedAttention(nn.Module):
         for part in work.parts:
             if isinstance(part, Decoding):
                 mixed_1NHK[0, part.rows] = _decode(q_1NHK[0, part.rows, None], part, cache, plain.layer)[:, 0]
-            elif part.start == 0:
+            elif isinstance(part, InPlace):
+                mixed_1NHK[0, part.rows] = _decode_in_place(q_1NHK[0, part.rows], part, cache, plain.layer)
+            elif part.start == 0 and cache.exact:
                 q, k, v = (x[:, part.rows] for x in (q_1NHK, k_1NGK, v_1NGK))
                 mixed_1NHK[:, part.rows] = attend(q, k, v, Layout(layout.cos, layout.sin))
             else:
@@ -47,6 +52,12 @@ def _decode(q_B1HK: Tensor, part: Decoding, cache: PagedCache, layer: int) -> Te
     if part.shared_1GP is None:
         return attend_one(q_B1HK, *own, part.mask_B11S)
     return attend_shared(q_B1HK, cache.read(layer, part.shared_1GP, q_B1HK.dtype), own, part.mask_B11S)
+
+
+def _decode_in_place(q_NHK: Tensor, part: InPlace, cache: PagedCache, layer: int) -> Tensor:
+    from herd.kernels.gpu.attention import paged_attention  # imports Triton
+
+    return paged_attention(q_NHK, cache.layers[layer], part.tables_SP, part.sequence_N, part.positions_N)
 
 
 def attend_shared(
