@@ -253,3 +253,36 @@ def test_attention_refuses_what_does_not_fit(gpu):
     ):
         with pytest.raises(ValueError, match=r"fit|int32|e4m3|queries|piece"):
             gpu.attention.paged_attention(q, its_pages, its_tables, places, places)
+
+
+@pytest.mark.parametrize("cache_dtype", [None, E4M3])
+def test_an_engine_decodes_over_pages_where_they_lie(gpu, monkeypatch, cache_dtype):
+    """Prompts in torch, single tokens in the kernel: the same tokens as in torch alone."""
+    from herd.generate import paged_cache, torch_paged
+    from herd.generate.engine import Engine
+    from herd.generate.protocol import Request, Sampling
+    from herd.kernels.gpu import attention
+    from herd.llama.config import LlamaConfig
+    from herd.llama.init import init_weights
+    from herd.llama.model import Llama
+
+    model = Llama(LlamaConfig(61, 32, 2, 4, 2, 48, max_seq_len=256))
+    init_weights(model, 0, 0.2)
+    asked = [Request(tuple(range(1 + n, 5 + 9 * n)), Sampling(0.0, max_tokens=4)) for n in range(3)]
+    called, real = [], attention.paged_attention
+    monkeypatch.setattr(attention, "paged_attention", lambda *args: called.append(len(args[0])) or real(*args))
+    monkeypatch.setattr(paged_cache, "usable", lambda *_: False)  # the compiled library, which would do it all
+    found = []
+    for in_place in (False, True):
+        monkeypatch.setattr(paged_cache.gpu, "attends", lambda *_, answer=in_place: answer)
+        engine = Engine(model.eval(), batch_size=3, cache_dtype=cache_dtype)
+        handles = [engine.submit(request) for request in asked]
+        done = {}
+        while len(done) < len(handles):
+            done |= dict(engine.step().finished)
+        found.append([done[handle] for handle in handles])
+    assert called
+    assert torch_paged.TorchPagedAttention
+    for one, other in zip(*found, strict=True):
+        assert one.tokens == other.tokens
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)

@@ -1,4 +1,4 @@
-"""Which tokens of a pass one call of torch's attention serves: for GPUs, and where nothing is compiled."""
+"""Which tokens of a pass one call of attention serves: for GPUs, and where nothing is compiled."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from herd.generate.jobs import Chunk
@@ -26,6 +27,16 @@ class Decoding:
 
 
 @dataclass(frozen=True)
+class InPlace:
+    """Tokens `rows` of the pass, each the only one of its sequence, for a kernel that copies nothing; all int32."""
+
+    rows: slice
+    tables_SP: Tensor  # page numbers; short rows are filled up with a page that no position reaches
+    sequence_N: Tensor
+    positions_N: Tensor
+
+
+@dataclass(frozen=True)
 class Prompt:
     """Tokens `rows` of the pass are positions `start` and on of one sequence."""
 
@@ -34,7 +45,7 @@ class Prompt:
     places_1GP: Tensor
 
 
-Part = Decoding | Prompt
+Part = Decoding | InPlace | Prompt
 
 
 def parts_of(groups: Sequence[Sequence[Chunk]], cache: PagedCache) -> list[Part]:
@@ -90,8 +101,10 @@ def _shared(chunks: Sequence[Chunk], page: int) -> int:
     return most if most * (len(chunks) - 1) >= _SAVED else 0
 
 
-def _decoding(chunks: Sequence[Chunk], rows: slice, cache: PagedCache) -> Decoding:
+def _decoding(chunks: Sequence[Chunk], rows: slice, cache: PagedCache) -> Decoding | InPlace:
     shared = _shared(chunks, cache.page)
+    if cache.in_place and not shared:
+        return _in_place(chunks, rows, cache)
     places_BGP = _places([chunk.table.pages[shared:] for chunk in chunks], cache)
     stops_B = torch.tensor([chunk.stop - shared * cache.page for chunk in chunks], device=cache.device)
     slots_S = torch.arange(places_BGP.shape[2] * cache.page, device=cache.device)
@@ -102,9 +115,19 @@ def _decoding(chunks: Sequence[Chunk], rows: slice, cache: PagedCache) -> Decodi
 
 def _places(pages: Sequence[Sequence[int]], cache: PagedCache) -> Tensor:
     """Where the pages of each sequence lie, head by head; short rows are filled up with a page that the mask hides."""
-    longest, G = max(map(len, pages)), cache.layers[0].keys.shape[1]
-    pages_BP = np.zeros((len(pages), longest), dtype=np.int64)
-    for row, some in enumerate(pages):
-        pages_BP[row, : len(some)] = some
-    places_BGP = pages_BP[:, None, :] * G + np.arange(G)[:, None]
+    G = cache.layers[0].keys.shape[1]
+    places_BGP = _filled(pages)[:, None, :] * G + np.arange(G)[:, None]
     return torch.from_numpy(places_BGP).to(cache.device)
+
+
+def _in_place(chunks: Sequence[Chunk], rows: slice, cache: PagedCache) -> InPlace:
+    tables_SP = _filled([chunk.table.pages for chunk in chunks])
+    numbers = (tables_SP, np.arange(len(chunks)), np.array([chunk.start for chunk in chunks]))
+    return InPlace(rows, *(torch.from_numpy(one.astype(np.int32)).to(cache.device) for one in numbers))
+
+
+def _filled(pages: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    filled_BP = np.zeros((len(pages), max(map(len, pages))), dtype=np.int64)
+    for row, some in enumerate(pages):
+        filled_BP[row, : len(some)] = some
+    return filled_BP

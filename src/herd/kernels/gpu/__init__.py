@@ -46,6 +46,12 @@ def usable(x: torch.Tensor, weight: torch.Tensor) -> bool:
     return x.device.type == "cuda" and weight.device == x.device and x.dtype in types and not problem(x.device)
 
 
+def attends(device: torch.device, dtype: torch.dtype, cache_dtype: torch.dtype) -> bool:
+    """Whether the kernels do attention of queries in `dtype` over pages in `cache_dtype` there."""
+    types = dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return types and cache_dtype in (dtype, torch.float8_e4m3fn) and not problem(device)
+
+
 def _agrees(device: torch.device) -> bool:
     from herd.kernels.gpu import products
 
