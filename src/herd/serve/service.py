@@ -21,7 +21,7 @@ from herd.serve.sse import when_gone
 
 T = TypeVar("T")
 _READERS = 4  # threads that read requests (templates, tokens, grammars) and write answers beside the event loop
-_LARGE = 2**18  # bytes of a body; one thread reads those that are larger, so that they hold up each other alone
+_LARGE = 2**16  # bytes of a body; one thread reads those that are larger, so that they hold up each other alone
 
 
 @dataclass(eq=False)
