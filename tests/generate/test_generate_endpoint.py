@@ -1,16 +1,21 @@
 """A served model as a Generator, against a local server that speaks the protocol and misbehaves on order."""
 
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_api import Server
-from herd.errors import EndpointError, InputError, SettingError
+from herd.errors import EndpointError, InputError, SettingError, StorageError
+from herd.generate import endpoint as endpoint_module
 from herd.generate import served as served_module
 from herd.generate.endpoint import Endpoint, to_wire
 from herd.generate.protocol import Request, Sampling
 from herd.generate.served import Served, ask_all
 from herd.generate.settings import EndpointSettings
+from herd.progress import Silent
 from herd.text import Tokenizer, encode_prompt
 from herd.text.message import Message, ToolCall
 from herd.text.prompts import read_prompt
@@ -103,14 +108,67 @@ def test_refusals_that_may_pass_are_tried_again_with_the_servers_wait(server, sl
     server.script = [BUSY, DOWN, "drop", (200, {}, b'{"choices": [')]
     reply = endpoint(server, slept).ask([Message("user", "hi")], Sampling())
     assert reply.message.content == "echo hi"
-    assert slept == [7.0, 2.0, 4.0, 8.0]  # the server's own, then doubling
+    assert slept[0] == pytest.approx(7.0, abs=0.5)  # the server's own
+    assert [pause for pause in slept if pause in (1.0, 2.0, 4.0, 8.0, 16.0)] == [2.0, 4.0, 8.0]  # then doubling
     assert len(server.seen) == 5
 
 
 def test_waits_are_bounded(server, slept):
     server.script = [(429, {"Retry-After": "86400"}, {})]
     endpoint(server, slept, longest_wait_seconds=30.0).ask([Message("user", "hi")], Sampling())
-    assert slept == [30.0]
+    assert slept == [pytest.approx(30.0, abs=0.5)]
+
+
+def test_a_wait_may_be_a_date(server, slept):
+    server.script = [(503, {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=20))}, {})]
+    endpoint(server, slept).ask([Message("user", "hi")], Sampling())
+    assert slept == [pytest.approx(20.0, abs=2)]
+
+
+def test_a_wait_that_the_server_asks_for_holds_everybody(server, slept):
+    """Not the thread that was refused alone: the others would be refused next, and count against us."""
+    server.script = [BUSY]
+    one = endpoint(server, slept)
+    for _ in range(2):
+        one.ask([Message("user", "hi")], Sampling())
+    assert slept == [pytest.approx(7.0, abs=0.5)] * 2  # from the same moment: nobody really slept
+
+
+def test_a_redirection_is_not_followed(server, slept, monkeypatch):
+    """It would hand the key to whoever the first server names."""
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    server.script = [(302, {"Location": server.url + "/elsewhere"}, {})]
+    with pytest.raises(EndpointError, match="302") as found:
+        endpoint(server, slept).ask([Message("user", "hi")], Sampling())
+    assert "moved" in found.value.mend
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "schlüssel"])
+def test_a_key_that_is_none_is_refused_at_once(server, slept, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(SettingError, match="printable"):
+        endpoint(server, slept)
+
+
+def test_an_answer_without_end_is_refused(server, slept, monkeypatch):
+    monkeypatch.setattr(endpoint_module, "_LONGEST", 1000)
+    server.answer = lambda body: "x" * 2000
+    with pytest.raises(EndpointError, match="longer than 1000"):
+        endpoint(server, slept).ask([Message("user", "hi")], Sampling())
+
+
+def test_a_server_that_hangs_up_while_it_refuses(server, slept):
+    server.script = [(400, {"Content-Length": "500"}, b"half")]
+    with pytest.raises(EndpointError, match="400"):
+        endpoint(server, slept, timeout_seconds=0.5).ask([Message("user", "hi")], Sampling())
+
+
+def test_nothing_is_tried_again_once_it_is_given_up(server, slept):
+    server.script = [DOWN] * 9
+    with pytest.raises(EndpointError, match="failed 1 times"):
+        endpoint(server, slept).ask([Message("user", "hi")], Sampling(), given_up=lambda: True)
+    assert slept == []
 
 
 def test_a_server_that_stays_down_ends_in_its_words(server, slept):
@@ -159,8 +217,9 @@ def test_requests_keep_their_pace(server, slept):
 def test_settings_without_a_server_are_refused(slept):
     with pytest.raises(SettingError, match="url and its name"):
         Endpoint(EndpointSettings())
-    with pytest.raises(SettingError, match="url is"):
-        EndpointSettings("localhost:8000")
+    for url in ("localhost:8000", "http://", "http://host:port/v1", "ftp://host/v1"):
+        with pytest.raises(SettingError, match="url is"):
+            EndpointSettings(url)
 
 
 def test_a_killed_batch_asks_only_what_is_open(server, slept, tmp_path):
@@ -182,6 +241,24 @@ def test_a_killed_batch_asks_only_what_is_open(server, slept, tmp_path):
     assert server.seen == []
     ask_all(endpoint(server, slept), questions("a", seed=9), store)  # another seed is another question
     assert len(server.seen) == 1
+
+
+def test_those_under_way_are_kept_when_it_is_interrupted(server, slept, tmp_path):
+    """Ctrl-C while answers are waited for: they are written by whoever gets them."""
+
+    class Interrupted(Silent):
+        def update(self, *_):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ask_all(endpoint(server, slept, concurrency=3), questions(*"abcdef"), tmp_path / "s.jsonl", Interrupted())
+    assert len((tmp_path / "s.jsonl").read_text().splitlines()) == len(server.seen) < 6
+
+
+def test_a_store_that_cannot_be_written_is_said_before_anything_is_asked(server, slept, tmp_path):
+    with pytest.raises(StorageError, match="cannot be kept"):
+        ask_all(endpoint(server, slept), questions("a"), tmp_path)
+    assert server.seen == []
 
 
 def test_those_under_way_are_kept_when_one_fails(server, slept, tmp_path):
@@ -212,6 +289,9 @@ def test_served_speaks_the_generator_protocol(server, slept):
     assert (first.finish, first.tokens[-1]) == ("stop", TOKENIZER.eot)
     assert TOKENIZER.decode(second.tokens, skip_special=True) == "echo zwei"
     assert server.seen[0][1]["messages"][0] == {"role": "system", "content": "s"}
+    assert first.text is None
+    (stopped,) = served.generate([Request(tuple(prompts[0]), Sampling(stop="x"))])
+    assert stopped.text == "echo one"
     server.finish = "length"
     (cut,) = served.generate([Request(tuple(prompts[0]), Sampling(max_tokens=4))])
     assert (cut.finish, len(cut.tokens)) == ("length", 4)

@@ -4,7 +4,8 @@
     reply = endpoint.ask([Message("user", "Hello")], Sampling(max_tokens=100))
 
 Refusals that may pass are tried again, with the server's own Retry-After or doubling waits; others end in an
-EndpointError with the server's words. One client may be used by many threads; they share its pace. Standard library
+EndpointError with the server's words. One client may be used by many threads: they share its pace, and a Retry-After
+holds all of them. A redirection is not followed: it would hand the key and the texts to another host. Standard library
 only. Not here: streaming, the older text completions, images.
 """
 
@@ -13,12 +14,14 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import ssl
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 from herd.errors import EndpointError, FormatError, SettingError
@@ -28,7 +31,12 @@ from herd.text.dialogues import message_from_dict
 from herd.text.message import Message
 
 _PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
+_LONGEST = 2**26  # bytes of an answer: more is no chat completion
 _MENDS = {
+    301: "the server has moved: give the url that it names",
+    302: "the server has moved: give the url that it names",
+    307: "the server has moved: give the url that it names",
+    308: "the server has moved: give the url that it names",
     400: "the server does not take this request: look at its words; shorten the prompt or lower max_tokens",
     401: "set the key in the environment variable {key}",
     403: "the key in {key} may not use this model",
@@ -53,12 +61,22 @@ class Endpoint:
                 "a served model needs its url and its name", where="teacher", mend="give --teacher URL and --model-name"
             )
         self.settings, self._sleep = settings, sleep
-        self._key = os.environ.get(settings.key_variable, "")
+        self._key = os.environ.get(settings.key_variable, "").strip()
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise SettingError(
+                "the key holds other than printable ASCII characters", where=settings.key_variable, mend="copy it again"
+            )
+        self._opener = urllib.request.build_opener(_NoRedirections)
         self._pace = threading.Lock()
         self._next = 0.0  # on the monotonic clock: when the next request may leave
 
-    def ask(self, messages: Sequence[Message], sampling: Sampling) -> Reply:
-        """One answer to a conversation. Raises EndpointError when the server refuses for good."""
+    def ask(
+        self, messages: Sequence[Message], sampling: Sampling, *, given_up: Callable[[], bool] = lambda: False
+    ) -> Reply:
+        """One answer to a conversation. Raises EndpointError when the server refuses for good.
+
+        Once `given_up` nothing is tried again.
+        """
         body = {
             "model": self.settings.model,
             "messages": to_wire(messages),
@@ -69,24 +87,27 @@ class Endpoint:
             "stream": False,
             **_further(sampling),
         }
-        return self._reply(self._post("/chat/completions", body))
+        return self._reply(self._post("/chat/completions", body, given_up))
 
-    def _post(self, path: str, body: dict[str, Any]) -> Any:
+    def _post(self, path: str, body: dict[str, Any], given_up: Callable[[], bool]) -> Any:
         wait = self.settings.first_wait_seconds
         for attempt in range(self.settings.retries + 1):
             self._keep_pace()
             try:
                 return self._once(path, body)
             except _Passing as refusal:
-                if attempt == self.settings.retries:
+                if attempt == self.settings.retries or given_up():
                     raise EndpointError(
                         f"the server failed {attempt + 1} times: {refusal.reason}",
                         where=self.settings.url,
                         mend="see whether it runs; the same command goes on where it stopped",
                     ) from refusal
-                pause = wait if refusal.after is None else refusal.after
-                self._sleep(min(pause, self.settings.longest_wait_seconds))
-                wait = min(2 * wait, self.settings.longest_wait_seconds)
+                longest = self.settings.longest_wait_seconds
+                if refusal.after is None:
+                    self._sleep(min(wait, longest))
+                else:
+                    self._hold(min(refusal.after, longest))
+                wait = min(2 * wait, longest)
         raise AssertionError("unreachable")
 
     def _once(self, path: str, body: dict[str, Any]) -> Any:
@@ -96,12 +117,18 @@ class Endpoint:
         url = self.settings.url.rstrip("/") + path
         request = urllib.request.Request(url, json.dumps(body).encode(), headers)
         try:
-            with urllib.request.urlopen(request, timeout=self.settings.timeout_seconds) as response:
-                return json.loads(response.read())
+            with self._opener.open(request, timeout=self.settings.timeout_seconds) as response:
+                content = response.read(_LONGEST + 1)
+            if len(content) > _LONGEST:
+                raise EndpointError(f"the server's answer is longer than {_LONGEST} bytes", where=url)
+            return json.loads(content)
         except urllib.error.HTTPError as error:
             raise self._refusal(error) from error
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:  # timeouts are OSErrors
-            raise _Passing(str(getattr(error, "reason", error)) or type(error).__name__) from error
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                raise self._untrusted(reason) from error
+            raise _Passing(str(reason) or type(error).__name__) from error
         except ValueError as error:  # cut short, or a proxy's page
             raise _Passing(f"the answer is not JSON: {error}") from error
 
@@ -112,16 +139,27 @@ class Endpoint:
         mend = _MENDS.get(error.code, "").format(key=self.settings.key_variable, url=self.settings.url)
         return EndpointError(f"the server refuses: {error.code} {said}", where=self.settings.url, mend=mend)
 
+    def _untrusted(self, error: ssl.SSLCertVerificationError) -> EndpointError:
+        return EndpointError(
+            f"the server's certificate is not trusted: {error.verify_message}",
+            where=self.settings.url,
+            mend="name the file of its authority in SSL_CERT_FILE",
+        )
+
     def _keep_pace(self) -> None:
-        """Requests leave one after another, 60 / requests_per_minute apart."""
-        if not self.settings.requests_per_minute:
-            return
+        """Requests leave one after another, 60 / requests_per_minute apart, and none while the server asks to wait."""
         with self._pace:
             now = time.monotonic()
             mine = max(now, self._next)
-            self._next = mine + 60.0 / self.settings.requests_per_minute
+            if self.settings.requests_per_minute:
+                self._next = mine + 60.0 / self.settings.requests_per_minute
         if mine > now:
             self._sleep(mine - now)
+
+    def _hold(self, seconds: float) -> None:
+        """The server asked for a pause: nobody's request leaves before."""
+        with self._pace:
+            self._next = max(self._next, time.monotonic() + seconds)
 
     def _reply(self, content: Any) -> Reply:
         try:
@@ -152,6 +190,11 @@ def _further(sampling: Sampling) -> dict[str, Any]:
     return {name: getattr(sampling, name) for name in names if getattr(sampling, name) != getattr(plain, name)}
 
 
+class _NoRedirections(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """Not followed: the answer is an HTTPError then."""
+
+
 class _Passing(Exception):
     """A refusal that may pass; `after` is what the server asks to wait, in seconds."""
 
@@ -162,7 +205,10 @@ class _Passing(Exception):
 
 def _words(error: urllib.error.HTTPError) -> str:
     """The server's own sentence about an error."""
-    text = error.read(10_000).decode(errors="replace")
+    try:
+        text = error.read(10_000).decode(errors="replace")
+    except (OSError, http.client.HTTPException):  # it hangs up while it speaks
+        return str(error.reason)
     try:
         content = json.loads(text)
         found = content.get("error", content) if isinstance(content, dict) else text
@@ -174,7 +220,11 @@ def _words(error: urllib.error.HTTPError) -> str:
 def _seconds(text: str | None) -> float | None:
     try:
         return max(0.0, float(text)) if text else None
-    except ValueError:  # a date; rare, and the doubling wait does as well
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(text or "").timestamp() - time.time())
+    except (ValueError, TypeError):  # neither: the doubling wait does as well
         return None
 
 

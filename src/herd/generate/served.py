@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from herd.errors import HerdError, SettingError
+from herd.errors import HerdError, SettingError, StorageError
 from herd.files import storage_errors
 from herd.generate.endpoint import Endpoint, Reply, to_wire
 from herd.generate.protocol import SILENT, Completion, Request, Sampling
@@ -65,25 +66,36 @@ def _ask(
     under_way: dict[Future[Reply], str] = {}
     done = total - len(questions)
     fault: HerdError | None = None
+    stopped = threading.Event()
+
+    def ask(key: str, question: Question) -> Reply:
+        """In a thread of the pool, the answer's way to the disk too: a Ctrl-C waits for it and loses none."""
+        reply = endpoint.ask(*question, given_up=stopped.is_set)
+        log.add(key, reply)
+        return reply
+
     with ThreadPoolExecutor(endpoint.settings.concurrency) as pool:
-        while True:
-            while fault is None and len(under_way) < endpoint.settings.concurrency:
-                following = next(waiting, None)
-                if following is None:
+        try:
+            while True:
+                while fault is None and len(under_way) < endpoint.settings.concurrency:
+                    following = next(waiting, None)
+                    if following is None:
+                        break
+                    under_way[pool.submit(ask, *following)] = following[0]
+                if not under_way:
                     break
-                under_way[pool.submit(endpoint.ask, *following[1])] = following[0]
-            if not under_way:
-                break
-            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                key = under_way.pop(future)
-                try:
-                    known[key] = future.result()
-                except HerdError as error:
-                    fault = fault or error
-                    continue
-                log.add(key, known[key])
-                done += 1
-                progress.update(done, total, "answers")
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    key = under_way.pop(future)
+                    try:
+                        known[key] = future.result()
+                    except HerdError as error:
+                        fault = fault or error
+                        stopped.set()
+                        continue
+                    done += 1
+                    progress.update(done, total, "answers")
+        finally:
+            stopped.set()
     if fault is not None:
         raise fault
 
@@ -92,11 +104,17 @@ class _Log:
     """Appends one line an answer, flushed; a half line that a kill left is closed first."""
 
     def __init__(self, path: Path | None) -> None:
-        self.path, self._handle = path, None if path is None else self._open(path)
+        self.path, self._lock = path, threading.Lock()
+        self._handle = None if path is None else self._open(path)
 
     def _open(self, path: Path) -> IO[bytes]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(path, "ab+")  # noqa: SIM115  # closed by __exit__
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = open(path, "ab+")  # noqa: SIM115  # closed by __exit__
+        except OSError as error:
+            raise StorageError(
+                f"the answers cannot be kept: {error.strerror}", where=str(path), mend="name a file that can be written"
+            ) from error
         if handle.tell():
             handle.seek(-1, 2)
             if handle.read(1) != b"\n":
@@ -106,7 +124,7 @@ class _Log:
     def add(self, key: str, reply: Reply) -> None:
         if self._handle is not None and self.path is not None:
             row = {"key": key, "message": message_to_dict(reply.message), "finish": reply.finish}
-            with storage_errors(self.path):
+            with storage_errors(self.path), self._lock:
                 self._handle.write(json.dumps(row).encode() + b"\n")
                 self._handle.flush()
 
@@ -129,7 +147,7 @@ def _key(endpoint: Endpoint, question: Question) -> str:
 def _read(store: Path) -> dict[str, Reply]:
     """The whole lines of a store; what a kill cut short is not there."""
     found = {}
-    for line in store.read_bytes().splitlines() if store.exists() else ():
+    for line in store.read_bytes().splitlines() if store.is_file() else ():
         try:
             row: Any = json.loads(line)
             found[row["key"]] = Reply(message_from_dict(row["message"]), row["finish"])
@@ -161,7 +179,9 @@ class Served:
         return [self._completion(reply, request.sampling) for reply, request in pairs]
 
     def _completion(self, reply: Reply, sampling: Sampling) -> Completion:
+        """With stop texts the server's text is the one before the stop; which of them it was is not told."""
         ids = encode_content(self.tokenizer, reply.message)
+        text = reply.message.content if sampling.stop else None
         if reply.finish == "stop" and len(ids) < sampling.max_tokens:
-            return Completion((*ids, stop_id(self.tokenizer, reply.message)), (), "stop")
-        return Completion(tuple(ids[: sampling.max_tokens]), (), "length")
+            return Completion((*ids, stop_id(self.tokenizer, reply.message)), (), "stop", text=text)
+        return Completion(tuple(ids[: sampling.max_tokens]), (), "length", text=text)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from herd.errors import SettingError
 
@@ -25,13 +26,23 @@ class EndpointSettings:
     longest_wait_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.url and not self.url.startswith(("http://", "https://")):
-            raise SettingError(f"url is {self.url!r}", where="url", mend="give it with http:// or https:// in front")
+        if self.url and not _is_address(self.url):
+            raise SettingError(
+                f"url is {self.url!r}", where="url", mend="give it as http://HOST:PORT/v1 or https://..."
+            )
         for name, least in (("concurrency", 1), ("retries", 0), ("requests_per_minute", 0), ("first_wait_seconds", 0)):
             if getattr(self, name) < least:
                 raise SettingError(f"{name} is {getattr(self, name)}", where=name, mend=f"give {least} at least")
         if not self.timeout_seconds > 0:
             raise SettingError(f"timeout_seconds is {self.timeout_seconds}", where="timeout_seconds")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # a port that is none
+        return False
 
 
 @dataclass(frozen=True)
