@@ -156,8 +156,14 @@ def _chat(command: argparse.ArgumentParser) -> None:
     command.add_argument("--system", help="a system prompt")
     command.add_argument("--temperature", type=float, default=0.6)
     command.add_argument("--top-p", type=float, default=0.9)
-    command.add_argument("--max-tokens", type=int, default=256, help="of one answer")
+    command.add_argument("--max-tokens", type=int, default=1024, help="of one answer")
     command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--fp8", nargs="?", const="paper", default="", metavar="POLICY", help="quantise BF16 while it is read"
+    )
+    command.add_argument(
+        "--draft", default="", metavar="SMALL", help="a small model of the herd that guesses ahead, or 'prompt'"
+    )
     _device(command)
 
     def call(options: argparse.Namespace) -> int:
@@ -171,6 +177,8 @@ def _chat(command: argparse.ArgumentParser) -> None:
             max_tokens=options.max_tokens,
             seed=options.seed,
             device=options.device,
+            fp8=options.fp8,
+            draft=options.draft,
         )
         return 0
 

@@ -1,13 +1,21 @@
 """`herd chat` through pipes and interruptions, against scripted answers and a tiny real model."""
 
 import io
+import json
 
 import pytest
 
-from herd.commands.chat import Conversation, chat, converse
+from herd.commands.chat import chat, converse
+from herd.commands.chat_lines import Lines
+from herd.commands.chat_screen import Plain, split_blocks
+from herd.commands.chat_talk import Answers, Conversation
+from herd.commands.chat_tools import calculate
 from herd.errors import ArtifactError, InputError, SettingError
 from herd.generate import Sampling
-from herd.text import Message, Tokenizer, encode_prompt
+from herd.text import Message, Tokenizer, ToolCall, encode_dialogue, encode_prompt
+from herd.text.datasets import load_dialogues
+from herd.text.dialogues import read_dialogues
+from herd.text.tools import prepare
 
 
 @pytest.fixture(scope="module")
@@ -15,25 +23,26 @@ def tokenizer():
     return Tokenizer.train([])
 
 
-class Script:
+class Script(Answers):
     """A model that gives the next answer of a list and remembers what it was asked."""
 
     def __init__(self, tokenizer, answers):
         self.tokenizer, self.answers, self.requests = tokenizer, list(answers), []
 
-    def __call__(self, request):
+    def stream(self, request):
         self.requests.append(request)
         answer = self.answers.pop(0)
         for token in answer if isinstance(answer, list) else [*self.tokenizer.encode(answer), self.tokenizer.eot]:
             if isinstance(token, BaseException):
                 raise token
-            yield token, -1.0
+            yield token
 
 
 def talk(tokenizer, lines, answers, context=10_000, **options):
     script, out = Script(tokenizer, answers), io.StringIO()
-    conversation = Conversation(script, tokenizer, Sampling(seed=7), context, out, **options)
-    converse(conversation, lines if hasattr(lines, "readline") else io.StringIO("".join(f"{x}\n" for x in lines)), out)
+    conversation = Conversation(script, tokenizer, Sampling(seed=7), context, Plain(out), **options)
+    typed = lines if hasattr(lines, "readline") else io.StringIO("".join(f"{x}\n" for x in lines))
+    converse(conversation, Lines(typed, out), conversation.screen)
     return out.getvalue(), script, conversation
 
 
@@ -67,6 +76,137 @@ def test_tool_calls_are_shown_and_answered(tokenizer):
     assert text.startswith(f"[calls a tool] {call}\n[/tool RESULT answers the call]\nTwo.\n")
     assert [m.role for m in conversation.history] == ["user", "assistant", "ipython", "assistant"]
     assert script.requests[1].prompt == tuple(encode_prompt(tokenizer, conversation.history[:3]))
+
+
+def calls(tokenizer, name, **parameters):
+    text = ToolCall(name, parameters).text()
+    return [tokenizer.special("<|python_tag|>"), *tokenizer.encode(text), tokenizer.eom]
+
+
+def test_tools_of_herd_are_carried_out_and_the_model_goes_on(tokenizer):
+    answers = [calls(tokenizer, "calculator", expression="6 * 7"), "It is 42."]
+    text, script, conversation = talk(tokenizer, ["/tools on", "6 times 7?"], answers)
+    assert "[the model may call calculator, current_time]" in text
+    assert "[calculator gives 42]\nIt is 42.\n" in text
+    told = prepare([Message("user", "6 times 7?")], conversation.tools.definitions)
+    assert script.requests[0].prompt == tuple(encode_prompt(tokenizer, told))
+    assert conversation.history[2] == Message("ipython", "42")
+
+
+def test_errors_of_a_tool_are_its_result(tokenizer):
+    answers = [calls(tokenizer, "calculator", expression="1 / 0"), "Hm."]
+    assert "Error: division by zero" in talk(tokenizer, ["/tools on", "x"], answers)[0]
+    answers = [calls(tokenizer, "calculator", wrong="1"), "Hm."]
+    assert "Error: calculate() got an unexpected keyword" in talk(tokenizer, ["/tools on", "x"], answers)[0]
+
+
+def test_a_model_that_only_calls_is_stopped(tokenizer):
+    answers = [calls(tokenizer, "calculator", expression="1") for _ in range(9)]
+    text, _, _ = talk(tokenizer, ["/tools on", "x", "/retry"], [*answers, "At last."])
+    assert "[8 calls in a row; /retry lets the model go on]" in text
+    assert text.endswith("At last.\n")
+
+
+def test_tools_of_a_file_are_told_and_the_user_answers(tokenizer, tmp_path):
+    weather = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    (tmp_path / "tools.json").write_text(json.dumps([weather]))
+    (tmp_path / "bad.json").write_text('[{"title": "x"}]')
+    lines = ["/tools on", f"/tools {tmp_path}/tools.json", "and?", "/tool sunny", "/tools off", "/tools"]
+    lines += [f"/tools {tmp_path}/bad.json", "/tools nowhere.json", "/tool x"]
+    answer = '{"name": "weather", "parameters": {"town": "Bern"}}'  # without the tag, because it is a known name
+    text, script, conversation = talk(tokenizer, lines, [answer, "Sunny."])
+    assert "[the model may call calculator, current_time, weather]" in text
+    assert "[/tool RESULT answers the call]" in text
+    assert '"name": "weather"' in tokenizer.decode(script.requests[0].prompt)
+    assert [m.role for m in conversation.history] == ["user", "assistant", "ipython", "assistant"]
+    assert text.count("[no tools]") == 2
+    assert "a tool is an object with a 'name'" in text
+    assert "nowhere.json" in text
+    assert "no call waits for an answer" in text
+
+
+def test_a_saved_conversation_is_read_by_training_and_goes_on_when_loaded(tokenizer, tmp_path):
+    path = tmp_path / "talk.jsonl"
+    lines = ["/tools on", "6 times 7?", f"/save {path}", "more", f"/save {path}"]
+    answers = [calls(tokenizer, "calculator", expression="6*7"), "42", "more"]
+    text, _, conversation = talk(tokenizer, lines, answers, system="Be brief.")
+    assert "6 messages are saved" in text
+    (dialogue,) = read_dialogues(path)
+    assert dialogue == conversation.tools.prepare(conversation.messages())
+    assert load_dialogues(path).records
+    assert encode_dialogue(tokenizer, dialogue).n_trained > 0
+
+    lines = [f"/load {path}", "again", "/save", f"/save {path}", f"/load {path} 2", "/load", f"/load {tmp_path}/none"]
+    text, again, loaded = talk(tokenizer, lines, ["yes"])
+    assert loaded.system == "Be brief."
+    assert loaded.history[:6] == conversation.history
+    expected = conversation.tools.prepare([*conversation.messages(), Message("user", "again")])
+    assert again.requests[0].prompt == tuple(encode_prompt(tokenizer, expected))
+    assert "is there already" in text  # what another session wrote is not written over
+    assert "holds 1 dialogues" in text
+    assert text.count("no file is named") == 2
+
+
+def test_answers_are_tried_again_with_another_seed(tokenizer):
+    text, script, conversation = talk(tokenizer, ["/retry", "hi", "/retry"], ["one", "two"])
+    assert "[nothing was said yet]" in text
+    assert script.requests[0].prompt == script.requests[1].prompt
+    assert [r.sampling.seed for r in script.requests] == [7, 8]
+    assert [m.content for m in conversation.history] == ["hi", "two"]
+
+
+def test_a_failed_retry_leaves_what_was_there(tokenizer):
+    _, _, conversation = talk(tokenizer, ["hi", "/retry"], ["one", [InputError("odd")]])
+    assert [m.content for m in conversation.history] == ["hi", "one"]
+
+
+def test_settings_are_changed_and_told(tokenizer):
+    lines = ["/set temperature 0.1", "/set top_k 5", "hi", "/set", "/set top_p 7", "/set seed x", "/set warmth 1"]
+    text, script, _ = talk(tokenizer, lines, ["A"])
+    assert (script.requests[0].sampling.temperature, script.requests[0].sampling.top_k) == (0.1, 5)
+    assert "[temperature is 0.1]" in text
+    assert "top_k                5" in text
+    for part in ("give a share over 0", "give a whole number", "there is no setting 'warmth'"):
+        assert part in text
+
+
+def test_a_pipe_gets_no_escape_codes_and_no_figures(tokenizer):
+    text, _, _ = talk(tokenizer, ["hi"], ["**bold** and\n\n# head"])
+    assert text == "**bold** and\n\n# head\n"
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("2^100", str(2**100)),
+        ("-2 ** 2", "-4"),
+        ("7 / 2", "3.5"),
+        ("8 / 2", "4"),
+        ("0.1 + 0.2", "0.3"),
+        ("sqrt(2) * max(1, 3)", "4.2426406871193"),
+    ],
+)
+def test_arithmetic(expression, value):
+    assert calculate(expression) == value
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["", "1 +", "1 / 0", "9 ** 9 ** 9", "2 ** 1e9", "__import__('os')", "(1).real", "x", "True", "[1]", "sqrt(-1)"],
+)
+def test_what_is_no_arithmetic_is_an_error_and_nothing_else(expression):
+    with pytest.raises((ValueError, SyntaxError, ArithmeticError)):
+        calculate(expression)
+
+
+def test_an_answer_is_drawn_block_by_block():
+    text = "# Head\n\nA paragraph\nof two lines\n\n- a\n\n- b\n\n```\ncode\n\nmore\n```\nlast"
+    for at in range(len(text) + 1):
+        whole, rest = split_blocks(text[:at])
+        assert "".join(whole) + rest == text[:at]
+    whole, rest = split_blocks(text)
+    assert [part.strip().splitlines()[0] for part in whole] == ["# Head", "A paragraph", "- a", "```"]
+    assert rest == "last"
 
 
 def test_malformed_calls_are_said(tokenizer):
