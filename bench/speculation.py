@@ -25,7 +25,7 @@ from herd.generate.speculation import Drafter, Drafts, Target, Wanted
 from herd.llama.model import Llama
 from herd.weights.build import load_any
 
-NEW_TOKENS = 64
+NEW_TOKENS = 48
 PAIRS = 5
 
 

@@ -20,6 +20,7 @@ from herd.generate.prompt_lookup import PromptLookup, look_up
 from herd.generate.sampling import uniforms
 from herd.generate.settings import SchedulerSettings
 from herd.generate.speculation import Pace, Statistics
+from herd.kernels import library
 from herd.llama.config import LlamaConfig
 from herd.text.tokenizer import Tokenizer
 
@@ -141,6 +142,22 @@ def test_no_drafter_changes_a_token(model, smaller, name):
             assert engine.drafting.accepted > 0.9 * engine.drafting.drafted, kind
         if kind == "fool":
             assert engine.drafting.accepted < 0.1 * engine.drafting.drafted
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_where_the_engine_is_invariant_not_a_bit_changes(model, smaller, temperature):
+    if library.kernels() is None:
+        pytest.skip("the kernels were not compiled: no C compiler when herd was installed")
+    requests = requests_of(8, seed=11, temperature=temperature, top_logprobs=2)
+    how = SchedulerSettings(max_running=8, token_budget=60)
+    [expected, *others] = [
+        run(Engine(model, scheduling=how, drafter=drafter, invariant=True), requests)
+        for drafter in (None, Cheap(smaller), PromptLookup(min_ngram=1), Oracle(lies=0.5))
+    ]
+    for found in others:
+        assert [(c.tokens, c.logprobs, c.top_logprobs) for c in found] == [
+            (c.tokens, c.logprobs, c.top_logprobs) for c in expected
+        ]
 
 
 def test_passes_are_saved(model):
