@@ -1,4 +1,4 @@
-"""Several conversations in one browser: kept, found, renamed, deleted, exported, imported; nothing of them is markup."""
+"""Conversations in one browser: kept, found, renamed, deleted, exported, imported; nothing of them is markup."""
 
 from __future__ import annotations
 
