@@ -206,7 +206,7 @@ def check_calls(tokenizer, ids, parallel):
 
 
 @pytest.mark.parametrize("parallel", [False, True])
-@pytest.mark.parametrize("kind", ["trained", "llama2"])
+@pytest.mark.parametrize("kind", ["trained", pytest.param("llama2", marks=pytest.mark.slow)])
 def test_enforced_calls_are_always_read_and_meet_their_schemas(request, kind, parallel):
     tokenizer = request.getfixturevalue(kind)
     grammar = Grammars(tokenizer, tokenizer.vocab_size).tools(TOOLS, "required", parallel)

@@ -102,6 +102,8 @@ class ModelDrafts:
         reader = self.readers.pop(number, None)
         if reader is not None:
             self.pool.drop(reader.table)
+            if not self.readers:  # idle: is every page accounted for?
+                self.pool.check()
 
     def _catch_up(self, wanted: Sequence[Wanted]) -> tuple[list[int], Tensor]:
         """Read what was said meanwhile. Which of those wanted are ready for a guess, and the logits of these [R, V].
