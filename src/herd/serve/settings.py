@@ -7,6 +7,7 @@ server's memory; docs/serving.md has them as a table.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from herd.errors import SettingError
 
@@ -44,7 +45,6 @@ class ServeSettings:
     write_seconds: float = 30.0  # that a client may leave what it is sent unread
     keep_alive_seconds: float = 75.0  # between two requests on one connection
     drain_seconds: float = 60.0  # for requests under way when the server is told to stop
-    request_seconds: float = 3600.0  # for one request, waiting and all
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
@@ -59,4 +59,7 @@ class ServeSettings:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        return self.host in LOOPBACK or self.host.startswith("127.")
+        try:
+            return self.host == "localhost" or ip_address(self.host).is_loopback
+        except ValueError:  # a name, and whoever owns it says where it leads
+            return False
