@@ -1,9 +1,10 @@
-"""BF16 layers of an opened model: few rows through the kernel, everything else as torch does it."""
+"""BF16 layers of an opened model: rows through the kernel, gradients as torch does it."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from herd.kernels.library import LEVELS, Kernels
 from herd.llama.config import LlamaConfig
 from herd.weights import bf16
 from herd.weights.bf16 import Bf16Linear
@@ -43,16 +44,19 @@ def test_few_rows_are_the_products_rounded_once(count):
     assert torch.equal(found[:1], again)  # a row does not depend on its neighbours
 
 
-def test_the_kernel_takes_few_rows_without_gradients_only(monkeypatch):
+@pytest.mark.parametrize(("level", "taken"), [("avx512", [1, 8]), ("amx", [1, 8, 9]), (None, [1, 8])])
+def test_the_kernel_takes_few_rows_or_with_amx_all_and_none_with_gradients(monkeypatch, level, taken):
     asked = []
+    found = level and Kernels(None, LEVELS.index(level), threaded=True)
+    monkeypatch.setattr(bf16, "kernels", lambda: found)
     monkeypatch.setattr(bf16, "linear_bf16", lambda x, weight: asked.append(len(x)) or F.linear(x, weight))
     made = layer()
     with torch.inference_mode():
         for x in (rows(1), rows(8), rows(9), rows(1).float()):
             made.to(x.dtype)(x)
-    assert asked == [1, 8]
+    assert asked == taken
     made.bfloat16()(rows(2)).sum().backward()
-    assert asked == [1, 8]
+    assert asked == taken
     assert made.weight.grad is not None
 
 

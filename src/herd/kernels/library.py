@@ -38,6 +38,11 @@ class Kernels:
     threaded: bool  # whether torch's OpenMP library was found; if not, one thread does the work
 
     @property
+    def multiplies_matrices(self) -> bool:
+        """Whether many rows of bfloat16 are multiplied about as fast as torch does it."""
+        return LEVELS[self.level] == "amx"
+
+    @property
     def threads(self) -> int:
         return torch.get_num_threads() if self.threaded else 1
 

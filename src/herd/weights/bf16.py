@@ -1,8 +1,8 @@
-"""A BF16 layer that decodes at the speed of memory on the CPU: few rows go through the kernel, the rest through torch.
+"""A BF16 layer that decodes at the speed of memory on the CPU, and on AMX computes prompts as fast as torch does.
 
 It is an `nn.Linear` with the same parameter, so adapters attach to it, `state_dict` has the same names, and whatever
-needs gradients takes torch's path. Measured on two cores of a Xeon with AMX (bench/results, kernel-bf16): one row 1.2
-to 1.6 times torch's speed, eight rows 1.1 to 1.2, 32 rows 0.9 to 1.0.
+needs gradients takes torch's path. Where the kernel takes all rows, a row's result depends on no other row; without AMX
+it takes few, and torch the rest. Measured on two cores of a Xeon with AMX: bench/results, kernel-bf16.
 """
 
 from __future__ import annotations
@@ -11,16 +11,21 @@ import torch
 from torch import Tensor
 
 from herd.kernels import linear_bf16
+from herd.kernels.library import kernels
 from herd.llama.attention import Linear
 
-_MOST_ROWS = 8
+_FEW = 8
 
 
 class Bf16Linear(Linear):
     """Stands where a `Linear` stood whose weight is bfloat16 on the CPU; moved or cast it is a plain one."""
 
     def forward(self, x: Tensor) -> Tensor:
-        few = x.numel() <= _MOST_ROWS * self.in_features and not torch.is_grad_enabled()
-        if few and x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.bfloat16:
+        on_cpu = x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.bfloat16
+        if on_cpu and not torch.is_grad_enabled() and self._takes(x.numel()):
             return linear_bf16(x, self.weight)
         return super().forward(x)
+
+    def _takes(self, count: int) -> bool:
+        found = kernels()
+        return count <= _FEW * self.in_features or (found is not None and found.multiplies_matrices)

@@ -1,8 +1,7 @@
 /* x86 with AMX (Sapphire Rapids and later): tiles of 16 x 16 sums, each step adding 32 bfloat16 products to each.
 
    As avx512_bf16.c otherwise, and for the same operands. A sum runs over K in order, alone in its place of a tile,
-   whatever stands beside it. Up to 16 rows of x meet 64 rows of W at a time, more of them 32: four tiles of sums, for an
-   instruction waits 52 cycles for the one before it on the same tile and could start after 16. */
+   whatever stands beside it. */
 #define _DEFAULT_SOURCE /* syscall */
 #include "job.h"
 
@@ -14,27 +13,14 @@
 #include "amx.h"
 #include "prepare.inc.h"
 
-#ifndef AHEAD
-#define AHEAD 1024  /* bytes to prefetch ahead in each row of W, into the second-level cache: rows of like addresses would
-                       crowd one another out of the first */
-#endif
-#ifndef FEW8
-#define FEW8 4
-#endif
-#ifndef FEW16
-#define FEW16 2
-#endif
-#ifndef TALL
-#define TALL 2
-#endif
-#define PANEL_TILES (2 * (FEW8 > FEW16 ? FEW8 : FEW16) * (TALL > 2 ? TALL : 2))
-#ifndef BLOCK
-#define BLOCK 4     /* and in one that is used for many rows of x */
-#endif
-#ifndef STRIPS
-#define STRIPS 4    /* of 32 rows of W, for which a stretch of the columns of x stays in the second-level cache */
-#endif
-#define MOST 512    /* rows of x: W is read once for so many */
+#define AHEAD 1024 /* bytes to prefetch ahead in each row of W, into the second-level cache: rows of like addresses
+                      would crowd one another out of the first */
+#define FEW 2      /* groups of 64 columns in a panel that is used once: two panels of two threads stay in one core's
+                      first-level cache */
+#define BLOCK 4    /* and in one that is used for many rows of x */
+#define STRIPS 4   /* for which a stretch of the columns of x stays in the second-level cache */
+#define HEIGHT 32  /* rows of W in a strip */
+#define MOST 512   /* rows of x: W is read once for so many */
 
 int amx_allowed(void) {
     unsigned a = 0, b = 0, c = 0, d = 0;
@@ -50,31 +36,19 @@ typedef struct {
 
 INLINE int64_t columns_of(const job *j) { return j->m < SIDE ? j->m : SIDE; }
 
-/* Tiles 0 to 3: sums. Up to 16 rows of x: 4, 5 and 7 are of W, 6 is x. More: 4, 5 are of W, 6, 7 of x. */
+/* Tiles 0 to 3: sums. 4 and 5: W. 6 and 7: x, as wide as it has rows. */
 TARGET INLINE void configure(const job *j) {
     tile_config config = {.palette = 1};
     for (int i = 0; i < 8; i++) {
-        const int is_w = i == 4 || i == 5 || (i == 7 && j->m <= SIDE);
+        const int is_w = i == 4 || i == 5;
         config.row_bytes[i] = (uint16_t)(is_w ? 64 : 4 * columns_of(j));
         config.rows[i] = SIDE;
     }
     _tile_loadconfig(&config);
 }
 
-/* One step of 32 columns: 64 rows of W against up to 16 of x, `stride` bytes from one pair of columns to the next. */
-TARGET INLINE void multiply_tall(const uint16_t *w, const uint16_t *x, int64_t stride) {
-    _tile_loadd(6, x, stride);
-    _tile_loadd(4, w, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(5, w + TILE, 64);
-    _tile_dpbf16ps(1, 5, 6);
-    _tile_loadd(7, w + 2 * TILE, 64);
-    _tile_dpbf16ps(2, 7, 6);
-    _tile_loadd(4, w + 3 * TILE, 64);
-    _tile_dpbf16ps(3, 4, 6);
-}
-
-TARGET INLINE void multiply_low(const uint16_t *w, const uint16_t *x, int64_t stride) {
+/* One step of 32 columns: 32 rows of W against up to 16 of x, `stride` bytes from one pair of columns to the next. */
+TARGET INLINE void multiply_narrow(const uint16_t *w, const uint16_t *x, int64_t stride) {
     _tile_loadd(6, x, stride);
     _tile_loadd(4, w, 64);
     _tile_dpbf16ps(0, 4, 6);
@@ -115,105 +89,106 @@ TARGET INLINE void store_sums(float *sums, int64_t stride) {
     _tile_stored(3, sums + 3 * SIDE * SIDE, stride);
 }
 
-TARGET INLINE void write_row(const job *j, int64_t m, int64_t n, __m512 sum, __mmask16 mask) {
-    if (j->quantise) sum = _mm512_mul_ps(sum, _mm512_set1_ps(j->x_scale[m]));
-    if (j->weight_scale) sum = _mm512_mul_ps(sum, _mm512_maskz_loadu_ps(mask, j->weight_scale + n));
-    const int64_t at = m * j->out_stride + n;
-    if (j->x_type == X_FLOAT32) {
-        _mm512_mask_storeu_ps((float *)j->out + at, mask, sum);
-        return;
-    }
-    const __m512i bits = _mm512_castps_si512(sum), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    const __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-    const __m512i nan = _mm512_set1_epi32(0x7fc00000);
-    const __m512i rounded = _mm512_mask_mov_epi32(up, _mm512_cmp_ps_mask(sum, sum, _CMP_UNORD_Q), nan);
-    _mm256_mask_storeu_epi16((uint16_t *)j->out + at, mask, _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
-}
-
 /* A tile of sums, [16 rows of W from n on][16 rows of x from m on], as `finish` of all of them. */
 TARGET INLINE void write_tile(const job *j, const float *sums, int64_t n, int64_t height, int64_t m) {
-    const __mmask16 mask = height < SIDE ? (__mmask16)((1u << height) - 1) : 0xffff;
     __m512i v[SIDE];
     for (int r = 0; r < SIDE; r++) v[r] = _mm512_load_si512(sums + r * SIDE);
-    NAME(transpose_words)(v);
-    for (int c = 0; c < SIDE; c++)
-        if (m + c < j->m) write_row(j, m + c, n, _mm512_castsi512_ps(v[c]), mask);
+    amx_transpose_words(v);
+    for (int c = 0; c < SIDE && m + c < j->m; c++) write_row(j, m + c, n, _mm512_castsi512_ps(v[c]), low_mask(height));
 }
 
-/* The four tiles of sums: `tall` of them beneath one another, the others beside. */
-TARGET INLINE void write_sums(const job *j, const float *sums, int64_t n, int64_t height, int64_t m, const int tall) {
-    for (int i = 0; i < 4; i++)
-        if (i % tall * SIDE < height && m + i / tall * SIDE < j->m)
-            write_tile(j, sums + i * SIDE * SIDE, n + i % tall * SIDE, height - i % tall * SIDE, m + i / tall * SIDE);
-}
-
-/* All of K for 16 * tall rows of W and at most 16 * wide of x. A panel is narrowed in strips of rows, each followed by a
-   step of the panel before: the two kinds of work overlap in the processor. */
-TARGET INLINE void few(const job *j, enum format format, const tables *t, int64_t n, int64_t height, const int tall,
-                       const int wide) {
-    const int64_t usual = format == FP8 ? FEW8 : FEW16, strip = tall * SIDE / (2 * usual);
-    uint16_t tiles[2][PANEL_TILES * TILE] __attribute__((aligned(64)));
-    float sums[4 * SIDE * SIDE] __attribute__((aligned(64))) = {0};
-    const int64_t groups = j->k_padded / 64, length = j->k * width_of(format), stride = 4 * columns_of(j);
-    const int64_t step = wide == 1 ? stride / 2 * SIDE : TILE;
-    const uint16_t *x = j->prepared;
-    panel p = {.w = j->weight + n * j->row_bytes, .height = height};
-    zero_sums();
-    for (int64_t g = 0, before = 0; g < groups || before; g += usual) {
-        p.first = g;
-        p.count = groups - g < 0 ? 0 : groups - g < usual ? groups - g : usual;
-        p.next = g * 64 * width_of(format) + AHEAD < length ? AHEAD : AHEAD + tall * SIDE * j->row_bytes - length;
-        for (int64_t s = 0; s < 2 * usual; s++) {
-            if (p.count) narrow_rows(j, format, t, &p, s * strip, (s + 1) * strip, tall, usual, tiles[g / usual % 2]);
-            if (s >= 2 * before) continue;
-            const uint16_t *w = tiles[(g / usual + 1) % 2] + s * tall * TILE;
-            if (tall == 4) multiply_tall(w, x + (2 * (g - usual) + s) * step, stride);
-            else if (wide == 1) multiply_low(w, x + (2 * (g - usual) + s) * step, stride);
-            else multiply_square(w, x + (2 * (g - usual) + s) * step, j->k_padded * SIDE);
-        }
-        before = p.count;
+/* The four tiles of sums: two beneath one another, the others beside. */
+TARGET INLINE void write_sums(const job *j, const float *sums, int64_t n, int64_t height, int64_t m) {
+    for (int i = 0; i < 4; i++) {
+        const int64_t down = i % 2 * SIDE, right = i / 2 * SIDE;
+        if (down < height && m + right < j->m)
+            write_tile(j, sums + i * SIDE * SIDE, n + down, height - down, m + right);
     }
-    store_sums(sums, 64);
-    write_sums(j, sums, n, height, 0, tall);
 }
 
-/* Some strips of 32 rows of W against more than 32 of x. A panel is narrowed once and used for all rows of x; between
-   stretches of columns the sums, exact as they are, wait in scratch. */
+/* The sums of one strip for at most 32 rows of x. */
+TARGET INLINE void end_strip(const job *j, int64_t n, int64_t height) {
+    float sums[4 * SIDE * SIDE] __attribute__((aligned(64)));
+    if (j->m == 1) { /* tiles of one column are what is written */
+        _tile_stored(0, sums, 4);
+        _tile_stored(1, sums + SIDE, 4);
+        for (int64_t r = 0; r < height; r += SIDE)
+            write_row(j, 0, n + r, _mm512_load_ps(sums + r), low_mask(height - r));
+    } else {
+        memset(sums, 0, sizeof sums); /* tiles may be narrower than that */
+        store_sums(sums, 64);
+        write_sums(j, sums, n, height, 0);
+    }
+    zero_sums();
+}
+
+/* Strips against at most 16 * wide rows of x. A panel is narrowed by a few rows at a time, each time followed by a step
+   of the panel before, across strips too: the two kinds of work overlap in the processor. */
+TARGET INLINE void few(const job *j, enum format format, const tables *t, int64_t begin, int64_t end, const int wide) {
+    const int64_t share = HEIGHT / (2 * FEW);
+    uint16_t tiles[2][4 * FEW * TILE] __attribute__((aligned(64)));
+    const int64_t groups = j->k_padded / 64, length = j->k * width_of(format), stride = 4 * columns_of(j);
+    const int64_t step = wide == 1 ? stride / 2 * SIDE : TILE, panels = (groups + FEW - 1) / FEW;
+    const int64_t total = (end - begin + HEIGHT - 1) / HEIGHT * panels;
+    panel p = {0}, last = {0};
+    zero_sums();
+    for (int64_t i = 0; i <= total; i++, last = p) {
+        const int64_t n = begin + i / panels * HEIGHT;
+        p.first = i % panels * FEW;
+        p.count = i == total ? 0 : groups - p.first < FEW ? groups - p.first : FEW;
+        p.w = j->weight + n * j->row_bytes;
+        p.height = end - n < HEIGHT ? end - n : HEIGHT;
+        p.next = p.first * 64 * width_of(format) + AHEAD < length ? AHEAD : AHEAD + HEIGHT * j->row_bytes - length;
+        for (int64_t s = 0; s < 2 * FEW; s++) {
+            if (p.count) narrow_rows(j, format, t, &p, s * share, (s + 1) * share, FEW, tiles[i % 2]);
+            if (s >= 2 * last.count) continue;
+            const uint16_t *w = tiles[(i + 1) % 2] + s * 2 * TILE;
+            const uint16_t *x = (const uint16_t *)j->prepared + (2 * last.first + s) * step;
+            if (wide == 1) multiply_narrow(w, x, stride);
+            else multiply_square(w, x, j->k_padded * SIDE);
+        }
+        if (i && p.first == 0) end_strip(j, n - HEIGHT, last.height);
+    }
+}
+
+/* Some strips against more than 32 rows of x. A panel is narrowed once and used for all rows of x; between stretches of
+   columns the sums, exact as they are, wait in scratch. */
 TARGET INLINE void many(const job *j, enum format format, const tables *t, int64_t begin, int64_t end, void *scratch) {
     const int64_t groups = j->k_padded / 64, squares = (j->m + 31) / 32, bytes = 64 * width_of(format);
     uint16_t *tiles = scratch;
     float *sums = (float *)(tiles + BLOCK * 4 * TILE);
     for (int64_t g = 0; g < groups; g += BLOCK)
-        for (int64_t n = begin; n < end; n += 32) {
-            const int64_t next = n + 32 < end ? n + 32 : begin;
-            panel p = {j->weight + n * j->row_bytes, end - n < 32 ? end - n : 32, g, groups - g < BLOCK ? groups - g : BLOCK, 0};
+        for (int64_t n = begin; n < end; n += HEIGHT) {
+            const int64_t count = groups - g < BLOCK ? groups - g : BLOCK;
+            const int64_t next = n + HEIGHT < end ? n + HEIGHT : begin;
+            const int64_t height = end - n < HEIGHT ? end - n : HEIGHT;
+            const panel p = {j->weight + n * j->row_bytes, height, g, count, 0};
             const uint8_t *ahead = j->weight + next * j->row_bytes + (next > n ? g : g + BLOCK) * bytes;
-            narrow_rows(j, format, t, &p, 0, 32, 2, BLOCK, tiles);
+            narrow_rows(j, format, t, &p, 0, HEIGHT, BLOCK, tiles);
             for (int64_t c = 0; c < squares; c++) {
-                float *own = sums + ((n - begin) / 32 * squares + c) * 4 * SIDE * SIDE;
+                float *own = sums + ((n - begin) / HEIGHT * squares + c) * 4 * SIDE * SIDE;
                 const uint16_t *x = (const uint16_t *)j->prepared + c * 32 * j->k_padded + 2 * g * TILE;
-                for (int64_t r = 32 * c / squares; r < 32 * (c + 1) / squares; r++)
-                    for (int64_t i = 0; i < BLOCK * bytes; i += 64) __builtin_prefetch(ahead + r * j->row_bytes + i, 0, 2);
+                for (int64_t r = HEIGHT * c / squares; r < HEIGHT * (c + 1) / squares; r++)
+                    for (int64_t i = 0; i < BLOCK * bytes; i += 64)
+                        __builtin_prefetch(ahead + r * j->row_bytes + i, 0, 2);
                 if (g) load_sums(own, 64);
                 else zero_sums();
-                for (int64_t s = 0; s < 2 * p.count; s++)
+                for (int64_t s = 0; s < 2 * count; s++)
                     multiply_square(tiles + s * 2 * TILE, x + s * TILE, j->k_padded * SIDE);
                 store_sums(own, 64);
-                if (g + BLOCK >= groups) write_sums(j, own, n, p.height, 32 * c, 2);
+                if (g + BLOCK >= groups) write_sums(j, own, n, height, 32 * c);
             }
         }
 }
 
-TARGET INLINE void rows(const job *j, enum format format, int64_t begin, int64_t stop, void *scratch) {
+TARGET INLINE void rows(const job *j, enum format format, int64_t begin, int64_t end, void *scratch) {
     const tables t = make_tables();
-    const int64_t height = j->m > 32 ? 32 * STRIPS : j->m > SIDE ? 32 : 16 * TALL;
     configure(j);
-    for (int64_t n = begin; n < stop; n += height) {
-        const int64_t here = stop - n < height ? stop - n : height;
-        if (j->m > 32) many(j, format, &t, n, n + here, scratch);
-        else if (j->m > SIDE) few(j, format, &t, n, here, 2, 2);
-        else few(j, format, &t, n, here, TALL, 1);
-    }
+    if (j->m <= SIDE) few(j, format, &t, begin, end, 1);
+    else if (j->m <= 2 * SIDE) few(j, format, &t, begin, end, 2);
+    else
+        for (int64_t n = begin; n < end; n += STRIPS * HEIGHT)
+            many(j, format, &t, n, end - n < STRIPS * HEIGHT ? end : n + STRIPS * HEIGHT, scratch);
     _tile_release();
 }
 
@@ -235,11 +210,15 @@ TARGET INLINE void pack(const job *j, int64_t m, int placed, void *scratch) {
         amx_prepare_row(j, m + r, wide);
         narrow_x(wide, j->k_padded, placed, narrowed + r * j->k_padded);
     }
+    if (side == 1) {
+        memcpy(to, narrowed, (size_t)j->k_padded * 2);
+        return;
+    }
     for (int64_t s = 0; s < j->k_padded / 32; s++) {
         __m512i v[SIDE];
         for (int64_t r = 0; r < SIDE; r++)
             v[r] = r < count ? _mm512_loadu_si512(narrowed + r * j->k_padded + 32 * s) : _mm512_setzero_si512();
-        NAME(transpose_words)(v);
+        amx_transpose_words(v);
         for (int64_t i = 0; i < SIDE; i++) _mm512_mask_storeu_epi32(to + (s * SIDE + i) * side * 2, mask, v[i]);
     }
 }
@@ -249,8 +228,8 @@ TARGET static void prepare_fp8(const job *j, int64_t m, void *scratch) { pack(j,
 TARGET static void prepare_bf16(const job *j, int64_t m, void *scratch) { pack(j, m, 0, scratch); }
 
 kernel amx_kernel(enum format format) {
-    static const kernel made = {.x_bytes = 2, .columns = SIDE, .most = MOST, .piece = 64,
-                                .scratch = sizeof(float) + 2 * SIDE, .scratch_row = 32 * STRIPS * sizeof(float)};
+    static const kernel made = {.x_bytes = 2, .columns = SIDE, .most = MOST, .piece = HEIGHT,
+                                .scratch = sizeof(float) + 2 * SIDE, .scratch_row = HEIGHT * STRIPS * sizeof(float)};
     kernel found = made;
     if (format != FP8 && format != BF16) return (kernel){0};
     found.prepare = format == FP8 ? prepare_fp8 : prepare_bf16;

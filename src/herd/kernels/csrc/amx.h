@@ -17,8 +17,8 @@
 #define SIDE 16                /* rows and columns of a tile of sums */
 #define TILE (SIDE * SIDE * 2) /* bfloat16 numbers of a tile of operands */
 
-/* `narrow` in half of the work, for e4m3 without its seldom codes: magnitudes under 2^-6 and NaN. `least` and `most` keep
-   the codes' bounds, shifted left once, which drops the sign. */
+/* `narrow` in half of the work, for e4m3 without its seldom codes: magnitudes under 2^-6 and NaN. `least` and `most`
+   keep the codes' bounds, shifted left once, which drops the sign. */
 TARGET INLINE void narrow_common(const uint8_t *w, __m512i *v, __m512i *least, __m512i *most) {
     const __m512i upper = _mm512_broadcast_i32x4(_mm_setr_epi8(60, 61, 62, 63, 64, 65, 66, 67, -68, -67, -66, -65, -64,
                                                                -63, -62, -61)); /* sign, then 60 + exponent / 2 */
@@ -32,7 +32,7 @@ TARGET INLINE void narrow_common(const uint8_t *w, __m512i *v, __m512i *least, _
     v[1] = _mm512_unpackhi_epi8(low, high);
 }
 
-/* A panel is a stretch of columns of some rows of W: tiles as [32 columns][16 rows]. `tall` is its height in tiles. */
+/* A panel is a stretch of columns of some rows of W: tiles as [32 columns][16 rows]. */
 typedef struct {
     const uint8_t *w; /* the first of its rows */
     int64_t height;   /* rows that are there; copies of the last one stand for the rest */
@@ -45,7 +45,7 @@ TARGET INLINE const uint8_t *row_of(const job *j, const panel *p, int64_t r) {
 }
 
 /* Rows begin .. end of a panel of e4m3, whole groups only; 0 if they hold a seldom code. */
-TARGET INLINE int narrow_fp8(const job *j, const panel *p, int64_t begin, int64_t end, const int tall, const int64_t count,
+TARGET INLINE int narrow_fp8(const job *j, const panel *p, int64_t begin, int64_t end, const int64_t count,
                              uint16_t *to) {
     __m512i least = _mm512_set1_epi8(-1), most = _mm512_setzero_si512(), v[2];
     for (int64_t r = begin; r < end; r++) {
@@ -54,8 +54,8 @@ TARGET INLINE int narrow_fp8(const job *j, const panel *p, int64_t begin, int64_
         for (int64_t g = 0; g < count; g++) {
             if (p->next) __builtin_prefetch(from + 64 * g + p->next, 0, 2);
             narrow_common(from + 64 * g, v, &least, &most);
-            _mm512_store_si512(at + 2 * g * tall * TILE, v[0]);
-            _mm512_store_si512(at + (2 * g + 1) * tall * TILE, v[1]);
+            _mm512_store_si512(at + 4 * g * TILE, v[0]);
+            _mm512_store_si512(at + (4 * g + 2) * TILE, v[1]);
         }
     }
     return !(_mm512_cmplt_epu8_mask(least, _mm512_set1_epi8(16)) | _mm512_cmpgt_epu8_mask(most, _mm512_set1_epi8(-4)));
@@ -63,21 +63,42 @@ TARGET INLINE int narrow_fp8(const job *j, const panel *p, int64_t begin, int64_
 
 /* Rows begin .. end of a panel, mostly of `usual` groups, into the tiles at `to`. */
 TARGET INLINE void narrow_rows(const job *j, enum format format, const tables *t, const panel *p, int64_t begin,
-                               int64_t end, const int tall, const int64_t usual, uint16_t *to) {
+                               int64_t end, const int64_t usual, uint16_t *to) {
     const int64_t bytes = 64 * width_of(format), whole = j->k / 64;
     __m512i v[2];
-    if (format == FP8 && p->count == usual && p->first + usual <= whole && narrow_fp8(j, p, begin, end, tall, usual, to)) return;
+    const int common = format == FP8 && p->count == usual && p->first + usual <= whole;
+    if (common && narrow_fp8(j, p, begin, end, usual, to)) return;
     for (int64_t r = begin; r < end; r++) {
         const uint8_t *row = row_of(j, p, r);
         uint16_t *at = to + r / SIDE * TILE + r % SIDE * 32;
-        for (int64_t g = p->first; g < p->first + p->count; g++, at += 2 * tall * TILE) {
-            for (int64_t i = 0; format == BF16 && i < bytes; i += 64) __builtin_prefetch(row + g * bytes + p->next + i, 0, 2);
+        for (int64_t g = p->first; g < p->first + p->count; g++, at += 4 * TILE) {
+            for (int64_t i = 0; format == BF16 && p->next && i < bytes; i += 64)
+                __builtin_prefetch(row + g * bytes + p->next + i, 0, 2);
             if (g < whole) narrow(format, t, row + g * bytes, v);
             else narrow_rest(format, t, j, row, v);
             _mm512_store_si512(at, v[0]);
-            _mm512_store_si512(at + tall * TILE, v[1]);
+            _mm512_store_si512(at + 2 * TILE, v[1]);
         }
     }
+}
+
+INLINE __mmask16 low_mask(int64_t count) { return count < SIDE ? (__mmask16)((1u << count) - 1) : 0xffff; }
+
+/* Scales after the sums, and one rounding: `finish` of 16 results of a row of x. */
+TARGET INLINE void write_row(const job *j, int64_t m, int64_t n, __m512 sum, __mmask16 mask) {
+    if (j->quantise) sum = _mm512_mul_ps(sum, _mm512_set1_ps(j->x_scale[m]));
+    if (j->weight_scale) sum = _mm512_mul_ps(sum, _mm512_maskz_loadu_ps(mask, j->weight_scale + n));
+    const int64_t at = m * j->out_stride + n;
+    if (j->x_type == X_FLOAT32) {
+        _mm512_mask_storeu_ps((float *)j->out + at, mask, sum);
+        return;
+    }
+    const __m512i bits = _mm512_castps_si512(sum);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+    const __m512i nan = _mm512_set1_epi32(0x7fc00000);
+    const __m512i rounded = _mm512_mask_mov_epi32(up, _mm512_cmp_ps_mask(sum, sum, _CMP_UNORD_Q), nan);
+    _mm256_mask_storeu_epi16((uint16_t *)j->out + at, mask, _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
 }
 
 #endif

@@ -120,7 +120,8 @@ TARGET static void prepare_fp8(const job *j, int64_t m, void *scratch) { pack(j,
 TARGET static void prepare_bf16(const job *j, int64_t m, void *scratch) { pack(j, m, 0, scratch); }
 
 kernel avx512_bf16_kernel(enum format format) {
-    static const kernel made = {.x_bytes = 2, .columns = 1, .most = MOST, .piece = TILE_ROWS, .scratch = 2 * TILE_ROWS + 4};
+    static const kernel made = {.x_bytes = 2, .columns = 1, .most = MOST,
+                                .piece = TILE_ROWS, .scratch = 2 * TILE_ROWS + sizeof(float)};
     kernel found = made;
     if (format != FP8 && format != BF16) return (kernel){0};
     found.prepare = format == FP8 ? prepare_fp8 : prepare_bf16;

@@ -2,7 +2,7 @@
    float_rows.inc.h; COLUMNS rows of x against HEIGHT rows of W fill the registers. TURN is optional. */
 
 #define HEIGHT (2 * LANES)
-#define STRETCH 128      /* columns of W that are turned at a time: with those of x they stay in the first-level cache */
+#define STRETCH 128    /* columns of W that are turned at a time: with those of x they stay in the first-level cache */
 #define F32_AHEAD 1024 /* bytes to prefetch ahead in each row, into the second-level cache */
 
 INLINE int64_t NAME(columns)(const job *j) { return j->m < COLUMNS ? j->m : COLUMNS; }
@@ -12,13 +12,14 @@ TARGET INLINE void NAME(turn_rows)(const job *j, int64_t n, int64_t height, int6
     const uint8_t *w = j->weight + n * j->row_bytes + first * 4;
     for (int64_t r = 0; r < height; r++)
         for (int64_t i = 0; i < count * 4; i += 64) {
-            const int64_t ahead = first * 4 + i + F32_AHEAD, length = j->k * 4; /* behind the end: HEIGHT rows on */
-            __builtin_prefetch(w + r * j->row_bytes + i + F32_AHEAD + (ahead < length ? 0 : HEIGHT * j->row_bytes - length), 0, 2);
+            const int64_t ahead = i + F32_AHEAD, left = (j->k - first) * 4; /* behind the end: HEIGHT rows on */
+            __builtin_prefetch(w + r * j->row_bytes + ahead + (ahead < left ? 0 : HEIGHT * j->row_bytes - 4 * j->k), 0, 2);
         }
     int64_t c = 0;
 #ifdef TURN
     for (; height == HEIGHT && c + LANES <= count; c += LANES)
-        for (int64_t r = 0; r < HEIGHT; r += LANES) TURN(w + r * j->row_bytes + c * 4, j->row_bytes, to + c * HEIGHT + r, HEIGHT);
+        for (int64_t r = 0; r < HEIGHT; r += LANES)
+            TURN(w + r * j->row_bytes + c * 4, j->row_bytes, to + c * HEIGHT + r, HEIGHT);
 #endif
     for (int64_t r = 0; r < HEIGHT; r++) {
         const uint8_t *row = w + (r < height ? r : height - 1) * j->row_bytes;
@@ -49,24 +50,19 @@ TARGET INLINE void NAME(strip)(const job *j, int64_t n, int64_t height, float *t
     for (int64_t first = 0; first < j->k; first += STRETCH) {
         const int64_t count = j->k - first < STRETCH ? j->k - first : STRETCH;
         NAME(turn_rows)(j, n, height, first, count, turned);
-        for (int64_t m = 0; m < j->m;) {
-            const float *x = (const float *)j->prepared + m / COLUMNS * COLUMNS * j->k_padded + first * stride + m % COLUMNS;
-            const int64_t left = j->m - m;
-            if (m % COLUMNS == 0 && left >= COLUMNS) {
-                NAME(add)(turned, x, stride, count, first > 0, sums + m * HEIGHT, COLUMNS);
-                m += COLUMNS;
-            } else if (left >= COLUMNS / 3) {
-                NAME(add)(turned, x, stride, count, first > 0, sums + m * HEIGHT, COLUMNS / 3);
-                m += COLUMNS / 3;
-            } else {
-                NAME(add)(turned, x, stride, count, first > 0, sums + m * HEIGHT, 1);
-                m++;
-            }
+        for (int64_t m = 0, width; m < j->m; m += width) {
+            const float *x = (const float *)j->prepared + m / COLUMNS * COLUMNS * j->k_padded + m % COLUMNS;
+            float *own = sums + m * HEIGHT;
+            width = j->m - m >= COLUMNS ? COLUMNS : j->m - m >= COLUMNS / 3 ? COLUMNS / 3 : 1;
+            if (width == COLUMNS) NAME(add)(turned, x + first * stride, stride, count, first > 0, own, COLUMNS);
+            else if (width == 1) NAME(add)(turned, x + first * stride, stride, count, first > 0, own, 1);
+            else NAME(add)(turned, x + first * stride, stride, count, first > 0, own, COLUMNS / 3);
         }
     }
     for (int64_t m = 0; m < j->m; m++) {
-        if (j->x_type == X_FLOAT32) memcpy((float *)j->out + m * j->out_stride + n, sums + m * HEIGHT, (size_t)height * 4);
-        else for (int64_t r = 0; r < height; r++) write_out(j, m, n + r, sums[m * HEIGHT + r]);
+        const float *own = sums + m * HEIGHT;
+        if (j->x_type == X_FLOAT32) memcpy((float *)j->out + m * j->out_stride + n, own, (size_t)height * sizeof(float));
+        else for (int64_t r = 0; r < height; r++) write_out(j, m, n + r, own[r]);
     }
 }
 
@@ -87,6 +83,7 @@ TARGET static void NAME(prepare_f32)(const job *j, int64_t m, void *scratch) {
 }
 
 static kernel NAME(kernel_f32)(void) {
-    return (kernel){.prepare = NAME(prepare_f32), .rows = NAME(rows_f32), .x_bytes = sizeof(float), .columns = COLUMNS,
-                    .most = 21 * COLUMNS, .piece = HEIGHT, .scratch = sizeof(float), .scratch_row = HEIGHT * sizeof(float)};
+    return (kernel){.prepare = NAME(prepare_f32), .rows = NAME(rows_f32), .x_bytes = sizeof(float),
+                    .columns = COLUMNS, .most = 21 * COLUMNS, .piece = HEIGHT, .scratch = sizeof(float),
+                    .scratch_row = HEIGHT * sizeof(float)};
 }

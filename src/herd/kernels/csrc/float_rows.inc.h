@@ -1,6 +1,6 @@
 /* Products in float: 32 weights are widened to PARTS vectors at a time and multiplied by one or more rows of x.
    Included by each level, which gives TARGET, NAME(name), VEC (LANES floats), LOAD, STORE, ZERO, FMA, ADD, TOTAL,
-   SET1, its ways to widen, what float32.inc.h asks for, and the tile of TILE_ROWS x TILE_COLUMNS that its registers hold. */
+   SET1, its ways to widen, and the tile of TILE_ROWS x TILE_COLUMNS that its registers hold. */
 
 #define PARTS (32 / LANES)
 #define AHEAD 2048 /* bytes to prefetch ahead: rows follow one another in memory */

@@ -13,7 +13,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-#define SMALL ((int64_t)1 << 16)          /* weights, in bytes: less is not worth waking a thread */
+#define SMALL ((int64_t)1 << 16) /* weights, in bytes for up to eight rows: less is not worth waking a thread */
 #define FEW ((int64_t)1 << 15)            /* activations: less is prepared before a thread wakes */
 
 typedef void (*parallel_fn)(void (*work)(void *), void *data, unsigned threads, unsigned flags);
@@ -108,7 +108,7 @@ EXPORT int herd_linear(int level, int format, int threads, int64_t m, int64_t n,
                   block = m < s.kernel.most ? m : s.kernel.most;
     const int64_t rows = (block / columns + 2) * columns;
     j.k_padded = (k + GROUP - 1) / GROUP * GROUP;
-    if (n * row_bytes < SMALL || threads < 1) threads = 1;
+    if (n * row_bytes * ((m + 7) / 8) < SMALL || threads < 1) threads = 1;
     s.scratch_bytes = SCRATCH + s.kernel.scratch * (size_t)j.k_padded + s.kernel.scratch_row * (size_t)rows;
     j.prepared = room((size_t)(rows * j.k_padded) * s.kernel.x_bytes);
     j.x_scale = room((size_t)block * sizeof(float));
