@@ -232,3 +232,18 @@ def test_settings_that_mean_nothing_are_refused():
             quick(**changes)
     assert SETTINGS.is_loopback
     assert not quick(host="0.0.0.0").is_loopback
+
+
+def test_rows_of_the_embedding_beyond_the_tokenizer_s_ids_say_nothing(tokenizer):
+    from dataclasses import replace
+
+    from serving import tiny_config
+
+    from herd.serve.loading import ModelSettings, make_ready
+    from stored_models import make_model
+
+    model = make_model(replace(tiny_config(tokenizer), vocab_size=4 * tokenizer.vocab_size))
+    ready = make_ready(model, tokenizer, ModelSettings(path=None, cache_tokens=2048), SETTINGS)
+    with running(EngineBackend(lambda: ready, most=8)) as server:
+        for changes in ({}, {"logprobs": True, "top_logprobs": 5}, {"stream": True}):
+            assert ask(server, body=LONG | {"max_tokens": 40, "seed": 1} | changes)[0] == 200

@@ -20,7 +20,12 @@ def finite(logprob: float) -> float:
 
 
 def shown(tokenizer: Tokenizer, token: int) -> str:
-    return tokenizer.token_bytes(token).decode("utf-8", errors="replace")
+    return _bytes(tokenizer, token).decode("utf-8", errors="replace")
+
+
+def _bytes(tokenizer: Tokenizer, token: int) -> bytes:
+    """Nothing for rows of the embedding beyond the tokenizer's ids: some models have more, to round the number."""
+    return tokenizer.token_bytes(token) if token < tokenizer.vocab_size else b""
 
 
 def chat_logprobs(tokenizer: Tokenizer, said: Sequence[Said], n_top: int) -> list[dict[str, Any]]:
@@ -33,7 +38,7 @@ def chat_logprobs(tokenizer: Tokenizer, said: Sequence[Said], n_top: int) -> lis
 
 
 def _entry(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
-    raw = tokenizer.token_bytes(token)
+    raw = _bytes(tokenizer, token)
     return {"token": raw.decode("utf-8", errors="replace"), "logprob": finite(logprob), "bytes": list(raw)}
 
 

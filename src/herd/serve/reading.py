@@ -23,16 +23,14 @@ class Reader:
         self._decoder = StreamDecoder(tokenizer, skip_special=True)
         self._stops = StopText(self._decoder, tuple(stops)) if stops else None
         self._source = self._stops or self._decoder
-        self._tools = frozenset(tools)
+        self._tools, self._n_ids = frozenset(tools), tokenizer.vocab_size
         self._parser = ToolParser(tools) if tools else None
         self._tag = tokenizer.python_tag if tools else None
 
-    def text(self, token: int) -> str:
-        """The text that `token` makes certain, where there are no tools: the short way."""
-        return self._source.push(token)
-
     def push(self, token: int) -> list[Text | Call]:
-        """The events that `token` completes."""
+        """The events that `token` completes. Rows of the embedding beyond the tokenizer's ids say nothing."""
+        if token >= self._n_ids:
+            return []
         if self._parser is None:
             return _texts(self._source.push(token))
         if token == self._tag:
