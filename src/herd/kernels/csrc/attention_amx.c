@@ -15,16 +15,20 @@
 #define VEC __m512
 #define SET1 _mm512_set1_ps
 #define BLEND(which, yes, no) _mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)(which)), no, yes)
+#define ROUND(x) _mm512_roundscale_ps(x, 8)
+#define TIMES_2_TO(p, n) /* 0 where that is no normal number: numbers that are not cost a hundred times as much */       \
+    _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(n, SET1(-126.0f), _CMP_NLT_UQ), p, n)
 #define FMA _mm512_fmadd_ps
 #define WIDEN_BF16(p) _mm512_setzero_ps() /* nothing here reads or writes single numbers */
 #define WIDEN_E4M3(p) _mm512_setzero_ps()
 #define NARROW_BF16(p, v) (void)(v)
-#include "narrow.inc.h"
 #include "transpose.inc.h"
 #include "vectors.inc.h"
 
 #define STEP 32             /* bfloat16 numbers of a row of a tile */
 #define TILE (16 * STEP)    /* of a tile of operands */
+#define LOG2_E 1.44269504f
+#define E4M3_FACTOR 256.0f
 
 typedef struct {
     uint8_t palette, start_row, reserved[14];
@@ -48,28 +52,26 @@ static void load_query(state *s, int64_t row, const void *q) {
         to[i / STEP * TILE + i % STEP / 2 * STEP + i % 2] = ((const uint16_t *)q)[i];
 }
 
-/* 32 numbers of a key or a value as bfloat16. */
-TARGET INLINE __m512i half_row(const attention *a, const tables *t, const char *from, int64_t d) {
+/* 32 numbers of a key or a value as bfloat16; those of e4m3 by half precision, and 2^-8 of what they are. */
+TARGET INLINE __m512i half_row(const attention *a, const char *from, int64_t d) {
     if (a->cache_type == BFLOAT16) return _mm512_loadu_si512((const uint16_t *)from + d);
-    __m512i two[2];
-    uint8_t codes[64] = {0};
-    memcpy(codes, from + d, 32);
-    narrow(FP8, t, codes, two); /* eight by eight of each sixteen: put in order again */
-    const __m512i order = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
-    return _mm512_permutex2var_epi64(two[0], order, two[1]);
+    const __m512i code = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(from + d)));
+    const __m512i half = _mm512_and_si512(_mm512_slli_epi16(code, 7), _mm512_set1_epi16((short)0xbfff));
+    const __m512 low = _mm512_cvtph_ps(_mm512_castsi512_si256(half));
+    return (__m512i)_mm512_cvtne2ps_pbh(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(half, 1)), low);
 }
 
 /* Keys in e4m3 as bfloat16 [BLOCK, size]. */
-TARGET INLINE void widen_keys(state *s, const tables *t, const span *p) {
+TARGET INLINE void widen_keys(state *s, const span *p) {
     const attention *a = s->a;
     for (int64_t at = p->from; at < p->to; at++)
         for (int64_t d = 0; d < a->size; d += STEP)
             _mm512_storeu_si512((uint16_t *)s->k + (at - p->from) * a->size + d,
-                                half_row(a, t, (const char *)a->keys + p->slots[at - p->from] * a->size, d));
+                                half_row(a, (const char *)a->keys + p->slots[at - p->from] * a->size, d));
 }
 
 /* Values in pairs of keys: tiles [half of the block][size / 16] of [pair][16 numbers][2]. */
-TARGET INLINE void pair_values(state *s, const tables *t, const span *p) {
+TARGET INLINE void pair_values(state *s, const span *p) {
     const attention *a = s->a;
     const int64_t bytes = a->size * bytes_of(a->cache_type), keys = p->to - p->from;
     const char *all = a->values;
@@ -84,8 +86,8 @@ TARGET INLINE void pair_values(state *s, const tables *t, const span *p) {
         const char *two = j + 1 < keys ? all + p->slots[j + 1] * bytes : 0;
         uint16_t *to = (uint16_t *)s->v + j / STEP * (a->size / 16) * TILE + j % STEP / 2 * STEP;
         for (int64_t d = 0; d < a->size; d += STEP, to += 2 * TILE) {
-            const __m512i x = one ? half_row(a, t, one, d) : _mm512_setzero_si512();
-            const __m512i y = two ? half_row(a, t, two, d) : _mm512_setzero_si512();
+            const __m512i x = one ? half_row(a, one, d) : _mm512_setzero_si512();
+            const __m512i y = two ? half_row(a, two, d) : _mm512_setzero_si512();
             _mm512_storeu_si512(to, _mm512_permutex2var_epi16(x, left, y));
             _mm512_storeu_si512(to + TILE, _mm512_permutex2var_epi16(x, right, y));
         }
@@ -136,6 +138,19 @@ TARGET INLINE __mmask16 lanes_of(const state *s, const span *p, int64_t row, __m
     return _mm512_cmpgt_epi32_mask(*seen, _mm512_setzero_si512());
 }
 
+/* 2^(x scale - top), 0 of minus infinity, NaN of NaN: what exp is when both have log2(e) in them. */
+TARGET INLINE __m512 weight_of(__m512 x, __m512 scale, __m512 top) {
+    x = _mm512_fmsub_ps(x, scale, top);
+    const __m512 n = ROUND(x), r = _mm512_sub_ps(x, n);
+    __m512 p = SET1(1.339086336e-03f); /* Chebyshev's interpolation on [-1/2, 1/2], to 2e-7 */
+    p = FMA(p, r, SET1(9.676031918e-03f));
+    p = FMA(p, r, SET1(5.550357114e-02f));
+    p = FMA(p, r, SET1(2.402210749e-01f));
+    p = FMA(p, r, SET1(6.931471880e-01f));
+    p = FMA(p, r, SET1(1.000000075f));
+    return TIMES_2_TO(p, n);
+}
+
 /* Scores become weights [2][16][STEP] in bfloat16; returns by how much each lane's earlier sums shrink. */
 TARGET INLINE __m512 weigh(state *s, const span *p, int64_t row, __m512i seen, __mmask16 lanes, float *scores,
                            uint16_t *weights) {
@@ -146,18 +161,19 @@ TARGET INLINE __m512 weigh(state *s, const span *p, int64_t row, __m512i seen, _
     const int all = _mm512_cmpge_epi32_mask(seen, _mm512_set1_epi32((int)keys)) == 0xffff;
     float key_scale[BLOCK], value_scale[BLOCK];
     for (int64_t j = 0; a->cache_type == E4M3 && j < keys; j++) {
-        key_scale[j] = scale_of(a->key_scale, p, j);
-        value_scale[j] = scale_of(a->value_scale, p, j);
+        key_scale[j] = E4M3_FACTOR * scale_of(a->key_scale, p, j);
+        value_scale[j] = E4M3_FACTOR * scale_of(a->value_scale, p, j);
     }
-    __m512 top = before, sums[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+    __m512 top = _mm512_set1_ps(UNSEEN), sums[4] = {SET1(0.0f), SET1(0.0f), SET1(0.0f), SET1(0.0f)};
     for (int64_t j = 0; j < keys; j++) {
         __m512 x = _mm512_load_ps(scores + 16 * j);
         if (a->cache_type == E4M3) x = _mm512_mul_ps(x, SET1(key_scale[j]));
-        x = _mm512_mul_ps(x, scale);
         if (!all) x = _mm512_mask_mov_ps(x, _mm512_cmple_epi32_mask(seen, _mm512_set1_epi32((int)j)), never);
-        _mm512_store_ps(scores + 16 * j, x);
-        top = NAME(choose)(x > top, x, top);
+        if (!all || a->cache_type == E4M3) _mm512_store_ps(scores + 16 * j, x);
+        top = _mm512_max_ps(x, top);
     }
+    top = _mm512_max_ps(before, top * scale);
+    const __m512 scale_2 = scale * SET1(LOG2_E), top_2 = top * SET1(LOG2_E);
     uint16_t turns[32];
     for (int i = 0; i < 32; i++) turns[i] = (uint16_t)(i / 2 + i % 2 * 16);
     const __m512i beside = _mm512_loadu_si512(turns);
@@ -167,7 +183,7 @@ TARGET INLINE __m512 weigh(state *s, const span *p, int64_t row, __m512i seen, _
             __m512 w[2];
             for (int64_t o = 0; o < 2; o++) {
                 const int64_t j = STEP * half + 2 * i + o;
-                w[o] = j < keys ? NAME(exp)(_mm512_load_ps(scores + 16 * j) - top) : _mm512_setzero_ps();
+                w[o] = j < keys ? weight_of(_mm512_load_ps(scores + 16 * j), scale_2, top_2) : _mm512_setzero_ps();
                 sums[2 * (i % 2) + o] = sums[2 * (i % 2) + o] + w[o];
                 if (a->cache_type == E4M3 && j < keys) w[o] = _mm512_mul_ps(w[o], SET1(value_scale[j]));
             }
@@ -207,11 +223,9 @@ TARGET static void attend(state *s, const span *p) {
     uint16_t weights[2 * TILE] __attribute__((aligned(64)));
     float shrinks[16];
     const int64_t size = s->a->size, stride = s->size_padded;
-    tables t;
-    if (s->a->cache_type == E4M3) t = make_tables();
     configure();
-    if (s->a->cache_type == E4M3) widen_keys(s, &t, p);
-    pair_values(s, &t, p);
+    if (s->a->cache_type == E4M3) widen_keys(s, p);
+    pair_values(s, p);
     for (int64_t row = p->first / 16 * 16; row < p->end; row += 16) {
         __m512i seen;
         const __mmask16 lanes = lanes_of(s, p, row, &seen);

@@ -40,7 +40,8 @@ TARGET static void NAME(swiglu)(const elementwise *e, int64_t begin, int64_t end
             const VEC v = NAME(part)(gate, e->type, i, width);
             const INTS none = v < SET1(-87.0f); /* where exp(-v) would be beyond floats */
             const VEC growth = NAME(exp)(NAME(choose)(none, SET1(0.0f), SET1(0.0f) - v));
-            const VEC silu = NAME(rounded)(NAME(choose)(none, SET1(0.0f), v / (SET1(1.0f) + growth)), e->type);
+            const VEC below = SET1(1.0f) + growth, exact = e->type == FLOAT32 ? v / below : v * RECIPROCAL(below);
+            const VEC silu = NAME(rounded)(NAME(choose)(none, SET1(0.0f), exact), e->type);
             NAME(write)(out, e->type, i, NAME(rounded)(silu * NAME(part)(up, e->type, i, width), e->type), width - i);
         }
     }

@@ -10,7 +10,11 @@
 #define VEC __m256
 #define SET1 _mm256_set1_ps
 #define BLEND(which, yes, no) _mm256_blendv_ps(no, yes, (__m256)(which))
+#define ROUND(x) (((x) + SET1(0x1.8p+23f)) - SET1(0x1.8p+23f))
+#define TIMES_2_TO(p, n) /* 0 where that is no normal number */                                                         \
+    NAME(choose)((n) < SET1(-126.0f), SET1(0.0f), (VEC)((INTS)(p) + (__builtin_convertvector(n, INTS) << 23)))
 #define FMA _mm256_fmadd_ps
+#define RECIPROCAL(x) (SET1(1.0f) / (x))
 #define TILE_ROWS 4
 #define TILE_VECTORS 2
 

@@ -10,7 +10,12 @@
 #define VEC __m512
 #define SET1 _mm512_set1_ps
 #define BLEND(which, yes, no) _mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)(which)), no, yes)
+#define ROUND(x) _mm512_roundscale_ps(x, 8)
+#define TIMES_2_TO(p, n) /* 0 where that is no normal number: numbers that are not cost a hundred times as much */       \
+    _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(n, SET1(-126.0f), _CMP_NLT_UQ), p, n)
 #define FMA _mm512_fmadd_ps
+#define RECIPROCAL(x) /* to 2^-23: more than bfloat16 sees, in half the time of a division */                             \
+    (_mm512_rcp14_ps(x) * (SET1(2.0f) - (x) * _mm512_rcp14_ps(x)))
 #define TILE_ROWS 4
 #define TILE_VECTORS 4
 #include "transpose.inc.h"

@@ -9,10 +9,14 @@ typedef int32_t int4 __attribute__((vector_size(16)));
 #define VEC vec4
 #define SET1(x) ((vec4){(x), (x), (x), (x)})
 #define BLEND(which, yes, no) ((vec4)(((int4)(yes) & (which)) | ((int4)(no) & ~(which))))
+#define ROUND(x) (((x) + SET1(0x1.8p+23f)) - SET1(0x1.8p+23f))
+#define TIMES_2_TO(p, n) /* 0 where that is no normal number */                                                         \
+    NAME(choose)((n) < SET1(-126.0f), SET1(0.0f), (VEC)((INTS)(p) + (__builtin_convertvector(n, INTS) << 23)))
 #define FMA(a, b, c) ((a) * (b) + (c))
 #define TOTAL(v) (((v)[0] + (v)[2]) + ((v)[1] + (v)[3]))
 #define LARGER(a, b) ((a) > (b) ? (a) : (b))
 #define TOP(v) LARGER(LARGER((v)[0], (v)[1]), LARGER((v)[2], (v)[3]))
+#define RECIPROCAL(x) (SET1(1.0f) / (x))
 #define TILE_ROWS 4
 #define TILE_VECTORS 2
 

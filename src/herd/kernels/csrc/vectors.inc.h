@@ -1,5 +1,5 @@
-/* Vectors of floats: exp, rounding to bfloat16 and e4m3, numbers read and written. Included by each level, which gives
-   TARGET, NAME(name), VEC (LANES floats) with FMA, SET1, BLEND, TOTAL, TOP, TRANSPOSE. Arithmetic is the compiler's own. */
+/* Vectors of floats: exp, rounding to bfloat16 and e4m3, numbers read and written. Included by each level, which
+   gives TARGET, NAME(name), VEC (LANES floats) with FMA, SET1, BLEND, ROUND, TIMES_2_TO, TOTAL, TOP, TRANSPOSE. Arithmetic is the compiler's own. */
 
 typedef int32_t NAME(ints) __attribute__((vector_size(4 * LANES)));
 #define INTS NAME(ints)
@@ -14,9 +14,9 @@ TARGET INLINE void NAME(store)(float *p, VEC v) { memcpy(p, &v, sizeof v); }
 
 TARGET INLINE VEC NAME(choose)(INTS which, VEC yes, VEC no) { return BLEND(which, yes, no); }
 
-/* exp(x) to about one unit in the last place; exactly 0 below -87.3, and NaN of NaN. x is at most 88. */
+/* exp(x) to about one unit in the last place, for x of at most 88; 0 below -87.3, and NaN of NaN. */
 TARGET INLINE VEC NAME(exp)(VEC x) {
-    const VEC n = (x * SET1(1.44269504f) + SET1(0x1.8p+23f)) - SET1(0x1.8p+23f); /* round(x / ln 2) */
+    const VEC n = ROUND(x * SET1(1.44269504f));
     const VEC r = FMA(n, SET1(2.12194440e-4f), FMA(n, SET1(-0.693359375f), x));
     VEC p = SET1(1.9875691500e-4f); /* the polynomial of Cephes' expf */
     p = FMA(p, r, SET1(1.3981999507e-3f));
@@ -25,23 +25,16 @@ TARGET INLINE VEC NAME(exp)(VEC x) {
     p = FMA(p, r, SET1(1.6666665459e-1f));
     p = FMA(p, r, SET1(5.0000001201e-1f));
     p = FMA(p, r * r, r) + SET1(1.0f);
-    p = (VEC)((INTS)p + (__builtin_convertvector(n, INTS) << 23));
-    const INTS tiny = x < SET1(-87.3f), no_number = x != x;
-    return NAME(choose)(no_number, x, NAME(choose)(tiny, SET1(0.0f), p));
+    return TIMES_2_TO(p, n);
 }
 
-/* The nearest bfloat16 as a float, ties to even. */
+/* The nearest bfloat16 as a float, ties to even. NaN stays, for what is made of bfloat16 has its mark in the upper half. */
 TARGET INLINE VEC NAME(to_bf16)(VEC v) {
-    const INTS bits = (INTS)v, rounded = (bits + 0x7fff + (bits >> 16 & 1)) & (INTS)SET1(bits_to_float(0xffff0000u));
-    return NAME(choose)(v != v, SET1(__builtin_nanf("")), (VEC)rounded);
+    const INTS bits = (INTS)v;
+    return (VEC)((bits + 0x7fff + (bits >> 16 & 1)) & (INTS)SET1(bits_to_float(0xffff0000u)));
 }
 
 TARGET INLINE VEC NAME(rounded)(VEC v, int type) { return type == BFLOAT16 ? NAME(to_bf16)(v) : v; }
-
-INLINE uint16_t NAME(bf16_of)(float v) {
-    const uint32_t bits = float_to_bits(v);
-    return v != v ? 0x7fc0 : (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
-}
 
 /* `count` numbers, zeros behind them: LANES at most. */
 TARGET INLINE VEC NAME(read_some)(const void *from, int type, int64_t i, int64_t count) {
