@@ -109,7 +109,11 @@ def keys_of(asked: Asked) -> tuple[str, ...]:
     keys += [key for key in os.environ.get(KEY_VARIABLE, "").split(",") if key.strip()]
     keys = [key.strip() for key in keys]
     if not all(key and key.isprintable() and key.isascii() for key in keys):
-        raise SettingError("an API key is empty or holds other than printable ASCII characters", where="api-key")
+        raise SettingError(
+            "an API key is empty or holds other than printable ASCII characters",
+            where="api-key",
+            mend="make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+        )
     return tuple(dict.fromkeys(keys))
 
 
