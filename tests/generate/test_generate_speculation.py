@@ -270,7 +270,7 @@ def test_what_a_grammar_forces_comes_in_one_pass_with_or_without_a_drafter(model
 
 
 def test_the_distribution_is_the_models():
-    """Of 4,000 pairs of tokens over a vocabulary of five, against the model's own probabilities."""
+    """Of 2,000 pairs of tokens over a vocabulary of five, against the model's own probabilities."""
     model = telling_model(LlamaConfig(5, 8, 2, 2, 1, 12, max_seq_len=16))
     with torch.no_grad():
         model.output_weight.mul_(0.3)  # nothing is so rare that a chi-square test would not hold
@@ -282,18 +282,18 @@ def test_the_distribution_is_the_models():
     other = telling_model(LlamaConfig(5, 8, 1, 2, 1, 12, max_seq_len=16))
     for drafter in (Cheap(other), Oracle(lies=1.0), PromptLookup(min_ngram=1)):
         engine = Engine(model, scheduling=SchedulerSettings(max_drafting=64), drafter=drafter)
-        requests = [Request((1, 2), Sampling(max_tokens=3, seed=seed)) for seed in range(4000)]
+        requests = [Request((1, 2), Sampling(max_tokens=3, seed=seed)) for seed in range(2000)]
         handles = [engine.submit(request) for request in requests[:1000]]
         counts = Counter()
-        for batch in range(4):
+        for batch in range(2):
             while engine.busy:
                 counts.update(completion.tokens[:2] for _, completion in engine.step().finished)
             handles = [engine.submit(request) for request in requests[1000 * (batch + 1) : 1000 * (batch + 2)]]
         assert not handles
-        assert engine.drafting.drafted > 2000 or isinstance(drafter, PromptLookup)
+        assert engine.drafting.drafted > 1000 or isinstance(drafter, PromptLookup)
         observed = np.array([counts[a, b] for a in range(5) for b in range(5)])
-        assert observed.sum() == 4000
-        assert chisquare(observed, expected * 4000).pvalue > 1e-4
+        assert observed.sum() == 2000
+        assert chisquare(observed, expected * 2000).pvalue > 1e-4
 
 
 def test_a_draft_drawn_with_the_same_uniform_is_accepted_more_often(model, monkeypatch):
