@@ -125,16 +125,19 @@ class _Observed:
 
     def _count(self, events: Sequence[Said | Ended]) -> None:
         now = time.monotonic()
-        for which, n in Counter(one.which for one in events if isinstance(one, Said)).items():
-            self._metrics.generated += n
-            last, self._last[which] = self._last[which], now
-            if last:
-                self._metrics.between.add((now - last) / n, n)
-            else:
-                self._metrics.first.add(now - self._start)
+        said: dict[int, int] = {}  # this runs for every token: no Counter, which takes longer than all the rest
         for one in events:
             if isinstance(one, Ended):
                 self._open -= 1
                 self._metrics.cached += one.completion.cached
                 self._metrics.outcomes[one.completion.finish] += 1
                 self._metrics.whole.add(now - self._start)
+            else:
+                said[one.which] = said.get(one.which, 0) + 1
+        for which, n in said.items():
+            self._metrics.generated += n
+            last, self._last[which] = self._last[which], now
+            if last:
+                self._metrics.between.add((now - last) / n, n)
+            else:
+                self._metrics.first.add(now - self._start)
