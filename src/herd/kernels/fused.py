@@ -40,7 +40,7 @@ class _Elementwise(ctypes.Structure):
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x [..., D] over its root mean square, times weight [D]."""
     x = _rows(x)
-    _check(x, weight.expand_as(x))
+    _check(x, weight=weight)
     out = torch.empty_like(x)
     call = _Elementwise(x=x.data_ptr(), weight=weight.data_ptr(), out=out.data_ptr(), eps=eps)
     return _run(_NORM, call, x, out)
@@ -49,7 +49,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def add_rms_norm(x: Tensor, y: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x + y, which takes x's place, and its `rms_norm`."""
     x, y = _rows(x), _rows(y)
-    _check(x, y, weight.expand_as(x))
+    _check(x, y, weight=weight)
     out = torch.empty_like(x)
     call = _Elementwise(
         x=x.data_ptr(),
@@ -122,11 +122,12 @@ def _rows(x: Tensor) -> Tensor:
     return x if x.is_contiguous() else x.contiguous()
 
 
-def _check(*tensors: Tensor) -> None:
+def _check(x: Tensor, y: Tensor | None = None, *, weight: Tensor | None = None) -> None:
     """The library trusts these sizes."""
-    first = tensors[0]
-    if any(x.shape != first.shape or x.dtype != first.dtype for x in tensors) or first.dtype not in TYPES:
-        raise ValueError(f"{[(tuple(x.shape), x.dtype) for x in tensors]} do not belong together")
+    fits = x.dtype in TYPES and (y is None or (y.shape == x.shape and y.dtype == x.dtype))
+    if not fits or (weight is not None and (weight.shape != x.shape[-1:] or weight.dtype != x.dtype)):
+        others = [(tuple(other.shape), other.dtype) for other in (y, weight) if other is not None]
+        raise ValueError(f"{tuple(x.shape)} in {x.dtype} and {others} do not belong together")
 
 
 def _run(kind: int, call: _Elementwise, x: Tensor, out: Tensor) -> Tensor:
