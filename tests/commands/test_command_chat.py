@@ -170,6 +170,18 @@ def test_settings_are_changed_and_told(tokenizer):
         assert part in text
 
 
+def test_a_model_steers_no_terminal(tokenizer):
+    code = ToolCall("code_interpreter", {"code": "print('\x1b[2J')"}).text()
+    ids = [tokenizer.special("<|python_tag|>"), *tokenizer.encode(code), tokenizer.eom]
+    out = io.StringIO()
+    conversation = Conversation(
+        Script(tokenizer, ["\x1b]0;title\x07 x\x9b2J", ids]), tokenizer, Sampling(), 10_000, Plain(out, terminal=True)
+    )
+    converse(conversation, Lines(io.StringIO("a\nb\n"), out), conversation.screen)
+    assert "calls a tool" in out.getvalue()
+    assert not set(out.getvalue()) & {chr(code) for code in (*range(9), *range(11, 32), *range(127, 160))}
+
+
 def test_a_pipe_gets_no_escape_codes_and_no_figures(tokenizer):
     text, _, _ = talk(tokenizer, ["hi"], ["**bold** and\n\n# head"])
     assert text == "**bold** and\n\n# head\n"

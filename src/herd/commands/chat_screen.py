@@ -37,9 +37,13 @@ class Screen(ABC):
         self.out, self.terminal = out, terminal
 
     def line(self, text: str) -> None:
-        """A line of its own, as it is."""
-        self.out.write(f"{text}\n")
+        """A line of its own."""
+        self.out.write(f"{self._clean(text)}\n")
         self.out.flush()
+
+    def _clean(self, text: str) -> str:
+        """No model steers a terminal; a pipe gets what was said."""
+        return _CONTROLS.sub("\ufffd", text) if self.terminal else text
 
     @abstractmethod
     def remark(self, text: str) -> None:
@@ -62,7 +66,7 @@ class Plain(Screen):
         self._open = False
 
     def remark(self, text: str) -> None:
-        self.line(f"[{self._clean(text)}]")
+        self.line(f"[{text}]")
 
     def push(self, text: str) -> None:
         self.out.write(self._clean(text))
@@ -73,9 +77,6 @@ class Plain(Screen):
         if self._open:
             self.line("")
         self._open = False
-
-    def _clean(self, text: str) -> str:
-        return _CONTROLS.sub("\ufffd", text) if self.terminal else text
 
 
 class Drawn(Screen):
@@ -92,10 +93,10 @@ class Drawn(Screen):
     def remark(self, text: str) -> None:
         from rich.text import Text
 
-        self._console.print(Text(f"[{_CONTROLS.sub('', text)}]", style="dim"))
+        self._console.print(Text(f"[{self._clean(text)}]", style="dim"))
 
     def push(self, text: str) -> None:
-        self._text += _CONTROLS.sub("\ufffd", text)
+        self._text += self._clean(text)
         now = time.monotonic()
         if self._text.strip() and now - self._last >= _PAUSE:
             self._last = now

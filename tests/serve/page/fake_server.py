@@ -80,6 +80,7 @@ class FakeServer:
         self.key = ""
         self.models = ["tiny"]
         self.room = 8192
+        self.loading = 0  # so often the model is said to be loading still
         self._server = uvicorn.Server(uvicorn.Config(self._app(), port=0, log_level="error", lifespan="off"))
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
@@ -92,7 +93,7 @@ class FakeServer:
         self.answers.clear()
         self.requests.clear()
         self.left.clear()
-        self.key, self.models = "", ["tiny"]
+        self.key, self.models, self.loading = "", ["tiny"], 0
 
     def close(self) -> None:
         self._server.should_exit = True
@@ -112,6 +113,9 @@ class FakeServer:
         return _error(Refusal(401, "the API key is wrong", "invalid_api_key"))
 
     async def _models(self, request: Request) -> Response:
+        if self.loading:
+            self.loading -= 1
+            return _error(Refusal(503, "the model is being loaded", "not_ready"))
         data = [{"id": name, "object": "model", "max_model_len": self.room} for name in self.models]
         return self._refuses(request) or JSONResponse({"object": "list", "data": data})
 

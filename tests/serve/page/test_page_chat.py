@@ -200,6 +200,15 @@ def test_a_key_is_asked_for_and_kept_where_the_user_says(visit: Visit, server: F
     assert page.evaluate("localStorage.getItem('herd.key')") == "sesame"
 
 
+def test_a_model_that_is_being_loaded_is_waited_for(visit: Visit, server: FakeServer) -> None:
+    visit.expected = ("503",)
+    server.loading = 2
+    page = visit.open()
+    expect(page.locator("#notice")).to_contain_text("still loading the model")
+    expect(page.get_by_role("combobox", name="Model")).to_have_value("tiny")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
 def test_answers_cut_off_say_so(page: Page, server: FakeServer) -> None:
     page.route(
         "**/v1/chat/completions",

@@ -51,16 +51,17 @@ export function addResult(conversation, call, content, failed = false) {
   conversation.messages.push({ role: "tool", tool_call_id: call.id, name: call.function.name, content, ...(failed && { failed }) });
 }
 
-/** Whether every word of `query` stands in its name or its messages; where, as {title, snippet}; null if not. */
+/** Whether every word of `query` stands in its name or its messages: {title, snippet}, where beside its name; else null. */
 export function find(conversation, query) {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
   const title = titleOf(conversation);
   const texts = [title, conversation.system, ...conversation.messages.map((message) => message.content ?? "")];
   const all = texts.join("\n").toLowerCase();
   if (!words.every((word) => all.includes(word))) return null;
-  const outside = texts.slice(1).find((text) => words.length && text.toLowerCase().includes(words[0])) ?? "";
-  const at = words.length ? outside.toLowerCase().indexOf(words[0]) : 0;
-  return { title, snippet: words.length ? outside.slice(Math.max(0, at - 30), at + 60).replace(/\s+/g, " ").trim() : "" };
+  if (!words.length || title.toLowerCase().includes(words[0])) return { title, snippet: "" };
+  const outside = texts.find((text) => text.toLowerCase().includes(words[0]));
+  const at = outside.toLowerCase().indexOf(words[0]);
+  return { title, snippet: outside.slice(Math.max(0, at - 30), at + 60).replace(/\s+/g, " ").trim() };
 }
 
 /** Answers that a page left while they were written: they do not run any more. */
