@@ -160,6 +160,8 @@ def test_the_command_line_chooses_the_engine(folder, monkeypatch):
     for wrong, words in (
         ({"fp8": "all"}, "herd quantize"),
         ({"cache_gb": 2.0}, "gpu_memory_utilization"),
+        ({"draft": "small"}, "speculative_config"),
+        ({"cache_dtype": "fp8"}, "kv_cache_dtype"),
         ({"device": "cuda:1"}, "CUDA_VISIBLE_DEVICES"),
     ):
         with pytest.raises(SettingError) as found:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _NOT_OURS = {  # options of the embedded engine -> what to do instead
     "fp8": "quantise the folder first: herd quantize MODEL MODEL-fp8; vLLM reads that",
+    "draft": """say --vllm-option 'speculative_config={"model": "SMALL", "num_speculative_tokens": 4}'""",
+    "cache_dtype": "say --vllm-option kv_cache_dtype=fp8",
     "cache_tokens": "say --vllm-option kv_cache_memory_bytes=N",
     "cache_gb": "say --vllm-option gpu_memory_utilization=0.9",
 }
