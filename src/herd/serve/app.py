@@ -49,6 +49,7 @@ def create_app(backend: Backend, settings: ServeSettings, keys: Sequence[str] = 
         lifespan=lifespan,
         docs_url=None,  # both load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # the place to go to would be made of the Host header
         separate_input_output_schemas=False,
     )
     metrics = Metrics(backend)
@@ -90,7 +91,9 @@ def _handle_errors(app: FastAPI) -> None:
 
 def _as_refusal(error: RequestValidationError) -> ApiError:
     """The first thing that is wrong with a body, and where."""
-    first: dict[str, Any] = error.errors()[0]
+    found: Sequence[dict[str, Any]] = error.errors()
+    # Of a union each kind tells an error, and that the value is not of the other kinds says the least.
+    first = next((one for one in found if not str(one.get("type")).endswith("_type")), found[0])
     param = _place(first.get("loc", ()))[:200] or None
     said = str(first.get("msg", "the request is malformed"))[:500]
     return ApiError(400, f"{param}: {said}" if param else said, param=param, code="invalid_request")

@@ -66,6 +66,7 @@ def _model(service: Service, served: Served) -> dict[str, object]:
     }
 
 
+@router.head("/health", include_in_schema=False)  # load balancers ask so
 @router.get("/health", **read_only(Health, "health"))
 @router.get("/health/ready", **read_only(Health, "health"))
 async def ready(request: Request) -> Response:

@@ -108,3 +108,16 @@ def test_nothing_that_a_client_chooses_becomes_a_label_of_the_metrics(raw):
     assert "NOSUCH" not in page
     assert KEY not in page
     assert sum(line.startswith("herd_responses_total") for line in page.splitlines()) < 40
+
+
+def test_a_balancer_may_ask_for_the_head_alone_and_nobody_is_sent_elsewhere(raw):
+    assert statuses(raw.ask("HEAD", "/health")) == [200]
+    assert raw.ask("HEAD", "/health").endswith(b"\r\n\r\n")
+    assert b"location" not in raw.ask("GET", "/health/", Host="localhost:1").lower()
+
+
+def test_of_a_union_the_error_that_says_most_is_told(raw):
+    for prompt, said in (([1] * 3 + [-1], b"prompt[3]"), (["x"] * 20_000, b"16384")):
+        answer = raw.ask("POST", "/v1/completions", json.dumps({"model": NAME, "prompt": prompt}).encode())
+        assert statuses(answer) == [400]
+        assert said in answer
