@@ -22,10 +22,10 @@ from pathlib import Path
 
 import torch
 
-from bench.engine_models import Models, models, weight_bytes
+from bench.engine_models import Models, models
 from bench.engine_side import PEERS, PEERS_VLLM, Pace, Side
 from bench.harness import Row, make_row, seconds
-from bench.load import SHAPE_1B
+from bench.load import SHAPE_1B, weight_bytes
 from herd.weights import llama_cpp
 
 PAIRS = 5

@@ -61,16 +61,6 @@ def models() -> Iterator[Models]:
         yield Models(Path(place))
 
 
-def weight_bytes(folder: Path) -> int:
-    """Bytes of weights that a decoding step of one token has to read: all, but of an embedding that is no output
-    matrix one row alone."""
-    from herd.weights.registry import open_model
-
-    stored = open_model(folder)
-    unread = () if stored.config.tie_embeddings else ("model.embed_tokens.weight",)
-    return sum(entry.n_bytes for name, entry in stored.tensors.items() if name not in unread)
-
-
 def _afresh(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     return folder
