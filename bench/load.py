@@ -3,7 +3,7 @@
 "load-open" is until the network can be called, "load-answer" until the first token of a prompt of 16 is there, both as
 GB of weights a second; the files are in the page cache (a first run of each is thrown away). The limit of the second
 is one reading of all weights from memory. `load` is the 1B shape of `peers`; `load-8b` is Llama 3.1 8B with random
-weights and needs 17 GB of disk; `load-8b-fp8` is the same, every matrix quantised by `herd quantize --policy all` (26 GB
+weights and needs 17 GB of disk; `load-8b-fp8` is the same, every matrix quantised (`herd quantize --policy all`; 26 GB
 of disk while it is made). Of an embedding that is no output matrix a further token reads one row: "decode" does not
 count it. Set HERD_BENCH_FOLDER where /tmp is small.
 """
