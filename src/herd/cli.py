@@ -204,6 +204,7 @@ def _serve(command: argparse.ArgumentParser) -> None:
     command.add_argument("--max-running", type=int, default=32, metavar="N", help="requests computed at once")
     command.add_argument("--max-queue", type=int, default=256, metavar="N", help="requests that wait; more get 429")
     command.add_argument("--max-prompt-tokens", type=int, default=0, metavar="N", help="0: as many as fit")
+    command.add_argument("--max-answer-tokens", type=int, default=0, metavar="N", help="the same")
     command.add_argument("--cache-gb", type=float, default=0.0, metavar="GB", help="for keys and values")
     command.add_argument("--cache-dtype", default="", choices=["fp8", "bf16", "fp32"], help="default: the model's")
     command.add_argument("--cache-tokens", type=int, default=0, metavar="N", help="the same, in positions")
@@ -222,11 +223,11 @@ def _serve(command: argparse.ArgumentParser) -> None:
     )
 
     def call(options: argparse.Namespace) -> int:
-        from herd.commands.serve import Asked, serve
+        from herd.commands.serve import Asked, name_of, serve
         from herd.serve.settings import ServeSettings
 
         settings = ServeSettings(
-            name=options.served_name or options.model.resolve().name,
+            name=options.served_name or name_of(options.model),
             host=options.host,
             port=options.port,
             origins=tuple(options.cors),
@@ -234,6 +235,7 @@ def _serve(command: argparse.ArgumentParser) -> None:
             max_running=options.max_running,
             max_queue=options.max_queue,
             max_prompt_tokens=options.max_prompt_tokens,
+            max_answer_tokens=options.max_answer_tokens,
         )
         asked = Asked(
             model=options.model,

@@ -95,6 +95,11 @@ def backend_of(
     return EngineBackend(lambda: load(chosen, settings), most=most, on_ready=on_ready, on_failure=on_failure)
 
 
+def name_of(model: Path) -> str:
+    """What clients call a model: the name it was given by. A link's is its own, not that of what it leads to."""
+    return Path(os.path.abspath(model)).name
+
+
 def keys_of(asked: Asked) -> tuple[str, ...]:
     """Keys of the command line, of a file (one a line) and of the environment."""
     keys = list(asked.api_keys)

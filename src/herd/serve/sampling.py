@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -12,6 +12,7 @@ from herd.generate.protocol import Sampling
 from herd.serve.backend import Served
 from herd.serve.replies import refusal
 from herd.serve.settings import ServeSettings
+from herd.serve.wire.chat import ChatMessage
 from herd.serve.wire.common import SamplingFields
 
 _MOST_WARNINGS = 20
@@ -22,6 +23,7 @@ _REFUSED = {
     "best_of": "give n, and choose among the answers",
     "function_call": "give tool_choice",
     "functions": "give tools",
+    "images": "the model reads text only",
     "min_tokens": "bias the ids that end an answer instead",
     "suffix": "the model continues text and fills no gaps",
     "use_beam_search": "answers are sampled; give n",
@@ -38,16 +40,33 @@ def warnings_of(body: BaseModel, where: str = "") -> list[str]:
     """What the request says that has no effect. ApiError for what would have to have one."""
     found = []
     for key, value in (body.model_extra or {}).items():
+        if key == "skip_special_tokens" and value is False:
+            found.append("special tokens are never shown; skip_special_tokens has no effect")
         if value is None or value is False or value == []:
             continue
         if key in _REFUSED:
-            raise refusal(f"{key} is not supported; {_REFUSED[key]}", param=key, code="unsupported_parameter")
+            said = f"{key} is not supported; {_REFUSED[key]}"
+            raise refusal(said, param=f"{where}{key}", code="unsupported_parameter")
         if key == "modalities" and value != ["text"]:
             raise refusal("this server answers in text only", param=key, code="unsupported_parameter")
         if key not in _HARMLESS and key != "modalities":
             found.append(f"{where}{key:.64} is not known here and has no effect")
+    return _few(found)
+
+
+def warnings_of_messages(messages: Sequence[ChatMessage], place: str = "messages") -> list[str]:
+    """The same for the messages of a request. Llama 3.1's format has no word for names and refusals."""
+    found: list[str] = []
+    for number, message in enumerate(messages):
+        where = f"{place}[{number}]."
+        found += warnings_of(message, where)
+        found += [f"{where}{key} has no effect" for key in ("name", "refusal") if getattr(message, key)]
+    return _few(found)
+
+
+def _few(found: list[str]) -> list[str]:
     if len(found) > _MOST_WARNINGS:
-        found[_MOST_WARNINGS:] = [f"{len(found) - _MOST_WARNINGS} more fields are not known here"]
+        found[_MOST_WARNINGS:] = [f"{len(found) - _MOST_WARNINGS} more fields have no effect"]
     return found
 
 
@@ -139,7 +158,7 @@ def room_for(
             param=param,
             code="context_length_exceeded",
         )
-    left = served.room - prompt
+    left = min(served.room - prompt, settings.max_answer_tokens or served.room)
     if wanted is not None and wanted > left:
         warnings.append(f"an answer can have {left} tokens at most here, and {wanted} were asked for")
     return min(settings.default_max_tokens if wanted is None else wanted, left)

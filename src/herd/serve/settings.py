@@ -29,6 +29,7 @@ class ServeSettings:
     max_queue: int = 256  # requests that wait; more are refused with 429
     default_max_tokens: int = 2048  # of an answer, where the request names no limit
     max_prompt_tokens: int = 0  # of one prompt; 0: as many as the model and the cache hold
+    max_answer_tokens: int = 0  # of one answer, whatever it asks for; 0: as many as context and cache have room for
     max_body_bytes: int = 16 * MIB
     max_bodies_bytes: int = 256 * MIB  # of all requests under way together; parsed they take a few times as much
     max_messages: int = 4096
@@ -52,7 +53,7 @@ class ServeSettings:
         if not self.name:
             raise SettingError("the model has no name", where="name", mend="give --served-name")
         for name, value in vars(self).items():
-            least = 0 if name in ("max_queue", "max_prompt_tokens", "port") else 1e-3
+            least = 0 if name in ("max_queue", "max_prompt_tokens", "max_answer_tokens", "port") else 1e-3
             if isinstance(value, int | float) and value < least:
                 raise SettingError(f"{name} is {value}", where=name, mend="give a positive number")
 

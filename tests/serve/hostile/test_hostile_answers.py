@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import NAME, Scripted, running
+from serving import NAME, Scripted, engine_backend, quick, running
 
+from herd.commands.serve import name_of
 from herd.serve.replies import dumps, in_pieces
 from herd.serve.wire.chat import ChatRequest
 from herd.serve.wire.completions import CompletionRequest
@@ -50,8 +54,6 @@ def test_long_lists_of_numbers_are_pieces_too():
     ],
 )
 def test_more_log_probabilities_than_memory_has_room_for_are_refused(tokenizer, path, body, kind):
-    import httpx
-
     kind.model_validate(body)  # it is the number that is refused
     with running(Scripted(tokenizer, ["Hi"])) as server:
         answer = httpx.post(server.url + path, json=body)
@@ -60,8 +62,6 @@ def test_more_log_probabilities_than_memory_has_room_for_are_refused(tokenizer, 
 
 
 def test_warnings_stand_in_every_kind_of_answer(tokenizer):
-    import httpx
-
     asked = {
         "/v1/chat/completions": TALK,
         "/v1/completions": {"model": NAME, "prompt": "Hi"},
@@ -78,3 +78,24 @@ def test_warnings_stand_in_every_kind_of_answer(tokenizer):
             assert "warnings" not in {k: v for k, v in httpx.post(server.url + path, json=body).json().items() if v}, (
                 path
             )
+
+
+def test_no_answer_is_longer_than_the_server_allows(tokenizer):
+    with running(engine_backend(tokenizer), quick(max_answer_tokens=5)) as server:
+        for asked in ({"max_tokens": 900}, {}):
+            answer = httpx.post(f"{server.url}/v1/chat/completions", json=TALK | {"ignore_eos": True} | asked).json()
+            assert answer["usage"]["completion_tokens"] == 5
+            assert ("warnings" in answer) == bool(asked)
+
+
+def test_a_model_is_called_by_the_name_that_it_was_given_by(tmp_path, monkeypatch):
+    folder, link = tmp_path / "round-2-a07cd9492c8e", tmp_path / "flagship"
+    folder.mkdir()
+    link.symlink_to(folder)
+    monkeypatch.chdir(folder)
+    assert [name_of(Path(text)) for text in (str(link), f"{link}/", ".", "../flagship")] == [
+        "flagship",
+        "flagship",
+        folder.name,
+        "flagship",
+    ]
