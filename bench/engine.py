@@ -9,77 +9,34 @@ a token takes. "decode-fp8-gain" has our own BF16 in the peer's place.
 prefill-bf16, prefill-fp8: prompt tokens/s of 512 until the first token. The limit is the rate of a square BF16 product.
 throughput-8, throughput-32: tokens/s of all sequences together while all of them run, after prompts of 64.
 sharing: tokens/s of 16 candidates of a prompt of 512, its computation included, against pages of their own.
+server: tokens/s of 16 streams through HTTP against the same 16 on the engine alone, prompts included. "server-steady"
+is the median time between tokens over the 99th percentile while all streams run (over 0.5 is the aim), "server-prefix"
+the first tokens a second of a prompt whose first 2,000 tokens are known against those of an unknown one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from bench.engine_models import Models, models
-from bench.engine_side import PEERS, PEERS_VLLM, Pace, Side
+from bench import engine_server
+from bench.engine_programs import COMPILED, CPP, CPP_Q8, HERD, HERD_FP8, PREFILL, VLLM, Sides, sides
+from bench.engine_side import Pace, Side
 from bench.harness import Row, make_row, seconds
 from bench.load import SHAPE_1B, weight_bytes
-from herd.weights import llama_cpp
 
 PAIRS = 5
-PROMPT, PREFILL, DECODED = 128, 512, 33
+PROMPT, DECODED = 128, 33
 BATCH_PROMPT, BATCH_DECODED = 64, 25
 CANDIDATES, CANDIDATE_TOKENS = 16, 64
-HERD, HERD_FP8, CPP, CPP_Q8, VLLM, COMPILED = (
-    "herd",
-    "herd FP8",
-    "llama.cpp BF16",
-    "llama.cpp Q8_0",
-    "vLLM",
-    "transformers compiled",
-)
+STREAMS, STREAM_TOKENS, PREFIX = 16, 48, 2000
 Prompts = list[list[int]]
-
-
-class Sides:
-    """The programs, started when they are first asked for."""
-
-    def __init__(self, found: Models, stack: ExitStack) -> None:
-        self.models, self._stack = found, stack
-        self._started: dict[str, Side] = {}
-
-    def get(self, name: str) -> Side | None:
-        """None where it is not installed (`make bench-peers`)."""
-        if name not in self._started:
-            command = self._command(name)
-            if command is None:
-                return None
-            self._started[name] = Side(name, command)
-            self._stack.callback(self._started[name].close)
-        return self._started[name]
-
-    def _command(self, name: str) -> list[str] | None:
-        here, installed = sys.executable, llama_cpp.find_library() is not None
-        if name == HERD:
-            return [here, "-m", "bench.engine_herd", str(self.models.bf16)]
-        if name == HERD_FP8:
-            return [here, "-m", "bench.engine_herd", str(self.models.fp8)]
-        if name in (CPP, CPP_Q8) and installed:
-            file = self.models.gguf("bf16" if name == CPP else "q8_0")
-            return [here, "-m", "bench.engine_llama_cpp", str(file)]
-        if name == COMPILED and PEERS.exists():
-            return [str(PEERS), "-m", "bench.engine_transformers", str(self.models.bf16), str(PREFILL)]
-        if name == VLLM and PEERS_VLLM.exists():
-            return [str(PEERS_VLLM), "-m", "bench.engine_vllm", str(self.models.bf16)]
-        return None
-
-
-@contextmanager
-def sides() -> Iterator[Sides]:
-    with models() as found, ExitStack() as stack:
-        yield Sides(found, stack)
 
 
 class _Prompts:
@@ -199,6 +156,36 @@ def bench_sharing(sides: Sides) -> Row:
     return compare("sharing", partial(rate, True), {"without sharing": partial(rate, False)}, None)
 
 
+def bench_server(sides: Sides) -> list[Row]:
+    return asyncio.run(_bench_server(sides))
+
+
+async def _bench_server(sides: Sides) -> list[Row]:
+    through: list[float] = []
+    alone: list[float] = []
+    known: list[float] = []
+    unknown: list[float] = []
+    steady: list[float] = []
+    async with engine_server.Server(sides.models.chatty, torch.get_num_threads()) as server:
+        for _ in range(PAIRS + 1):
+            heard = await server.streams(_prompts(STREAMS, BATCH_PROMPT), STREAM_TOKENS)
+            through.append(engine_server.rate(heard))
+            between = sorted(engine_server.gaps(heard))
+            steady.append(statistics.median(between) / between[int(0.99 * len(between))])
+            pace = ours(sides, HERD).run(_prompts(STREAMS, BATCH_PROMPT), STREAM_TOKENS)
+            alone.append(STREAMS * STREAM_TOKENS / pace.whole)
+            (prefix,) = _prompts(1, PREFIX)
+            for found in (unknown, known):
+                (one,) = await server.streams([prefix + _prompts(1, 16)[0]], 2)
+                found.append(1 / one.times[0])
+    name = "the engine alone"
+    return [
+        make_row("server", "tokens/s", through[1:], alone[1:], name, None),
+        make_row("server-steady", "median/p99", steady[1:], [], "none", None),
+        make_row("server-prefix", "first tokens/s", known[1:], unknown[1:], "an unknown prompt", None),
+    ]
+
+
 _ROWS: dict[str, tuple[str, Callable[[Sides], list[Row]]]] = {
     "decode-bf16": (
         "tokens/s of one sequence",
@@ -222,6 +209,7 @@ _ROWS: dict[str, tuple[str, Callable[[Sides], list[Row]]]] = {
     "throughput-8": ("tokens/s of 8 sequences", lambda sides: [bench_throughput(sides, 8)]),
     "throughput-32": ("tokens/s of 32 sequences", lambda sides: [bench_throughput(sides, 32)]),
     "sharing": ("tokens/s of 16 candidates of a prompt of 512", lambda sides: [bench_sharing(sides)]),
+    "server": ("tokens/s of 16 streams through HTTP, against the engine alone", bench_server),
 }
 
 

@@ -7,6 +7,7 @@ Without HERD_BENCH_MODELS they are made in a temporary folder and removed after 
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import sys
@@ -14,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from bench.load import SHAPE_1B, make_checkpoint
@@ -34,6 +36,19 @@ class Models:
         if not (folder / "config.json").exists():
             making = _afresh(self.place / "bf16.part")
             make_checkpoint(making, SHAPE_1B)
+            making.rename(folder)
+        return folder
+
+    @property
+    def chatty(self) -> Path:
+        """The BF16 folder with a tokenizer, for a server: ranks of printable ASCII, so that every token shows."""
+        folder = self.place / "chatty"
+        if not folder.exists():
+            making = _afresh(self.place / "chatty.part")
+            making.mkdir()
+            for file in self.bf16.iterdir():
+                os.link(file, making / file.name)
+            (making / "tokenizer.model").write_text(_ranks(), encoding="ascii")
             making.rename(folder)
         return folder
 
@@ -59,6 +74,16 @@ def models() -> Iterator[Models]:
         return
     with tempfile.TemporaryDirectory(dir=os.environ.get("HERD_BENCH_FOLDER")) as place:
         yield Models(Path(place))
+
+
+def _ranks() -> str:
+    """tiktoken's ranks: the bytes, then pairs and triples of letters, digits and the like."""
+    printable = [bytes([byte]) for byte in range(33, 127)]
+    pairs = [a + b for a in printable for b in printable]
+    triples = (pair + one for pair in pairs for one in printable)
+    texts = [*(bytes([byte]) for byte in range(256)), *pairs]
+    texts += islice(triples, 128_000 - len(texts))
+    return "".join(f"{base64.b64encode(text).decode()} {rank}\n" for rank, text in enumerate(texts))
 
 
 def _afresh(folder: Path) -> Path:

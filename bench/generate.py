@@ -3,15 +3,11 @@
 "decode" is 64 requests of 64 prompt tokens and 64 new ones, sampled at temperature 1; "prefill" is 64 requests of 512
 prompt tokens and one new token, counted in prompt tokens. Runs of both alternate. The limit is the measured matrix
 rate over the FLOPs of a token's forward pass, a third of forward and backward.
-
-"sharing" is rejection sampling: 16 candidates of 64 tokens to a prompt of 512, through `Engine.submit`, with shared
-pages and (in the peer's place) with every candidate on pages of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 
@@ -20,7 +16,6 @@ from bench.peers import transformers_llama
 from bench.train import SHAPE
 from herd.generate.engine import Engine
 from herd.generate.protocol import Request, Sampling
-from herd.generate.settings import SchedulerSettings
 from herd.llama.init import init_weights
 from herd.llama.model import Llama
 
@@ -50,29 +45,6 @@ def bench_generate(row: str, prompt_tokens: int, new_tokens: int, counted: int, 
     return make_row(row, "tokens/s", rates[0][1:], rates[1][1:], "transformers generate", limit)
 
 
-def bench_sharing(candidates: int = 16, prompt_tokens: int = 512, new_tokens: int = 64, pairs: int = 5) -> Row:
-    """New tokens/s of the candidates of one prompt; nothing is known of it beforehand in any run."""
-    generator = torch.Generator().manual_seed(0)
-    prompt = torch.randint(0, SHAPE.vocab_size, (prompt_tokens,), generator=generator)
-    model = Llama(SHAPE)
-    init_weights(model, seed=0)
-    request = Request(tuple(prompt.tolist()), Sampling(max_tokens=new_tokens))
-    engines = [Engine(model.eval(), scheduling=SchedulerSettings(share=share)) for share in (True, False)]
-
-    def draw(engine: Engine) -> None:
-        engine.continuous.forget()
-        for candidate in request.candidates(candidates):
-            engine.submit(candidate)
-        while engine.busy:
-            engine.step()
-
-    rates: tuple[list[float], list[float]] = ([], [])
-    for _ in range(pairs + 1):
-        for engine, rate in zip(engines, rates, strict=True):
-            rate.append(candidates * new_tokens / seconds(partial(draw, engine)))
-    return make_row("generate-sharing", "tokens/s", rates[0][1:], rates[1][1:], "without sharing", None)
-
-
 ROWS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     "generate": (
         "new tokens/s of 64 requests, and prompt tokens/s of their prefill",
@@ -81,5 +53,4 @@ ROWS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
             bench_generate("generate-prefill", 512, 1, counted=512),
         ],
     ),
-    "sharing": ("new tokens/s of 16 candidates of one prompt of 512 tokens", lambda: [bench_sharing()]),
 }
