@@ -387,3 +387,17 @@ def test_what_has_no_effect_says_so(client):
     assert raw.headers["x-herd-warnings"] == "; ".join(said)
     chunks = list(client.chat.completions.create(model=NAME, messages=ASK, stream=True, extra_body={"wibble": 1}))
     assert chunks[0].warnings == said[:1]
+
+
+def test_messages_say_what_of_them_has_no_effect_and_what_cannot_be(client):
+    named = [{"role": "user", "content": "hello", "name": "Ada", "wobble": 1}]
+    answer = client.chat.completions.create(model=NAME, messages=named, max_tokens=2)
+    assert answer.warnings == [
+        "messages[0].wobble is not known here and has no effect",
+        "messages[0].name has no effect",
+    ]
+    for key, value in (("audio", {"id": "x"}), ("function_call", {"name": "f", "arguments": "{}"})):
+        heard = [{"role": "assistant", "content": "x", key: value}, *ASK]
+        with pytest.raises(openai.BadRequestError) as raised:
+            client.chat.completions.create(model=NAME, messages=heard)
+        assert raised.value.param == f"messages[0].{key}"

@@ -16,7 +16,7 @@ from herd.serve.logprobs import chat_logprobs
 from herd.serve.messages import messages_of
 from herd.serve.reading import Reader
 from herd.serve.replies import refusal
-from herd.serve.sampling import check_n, check_told, room_for, sampling_of, warnings_of
+from herd.serve.sampling import check_n, check_told, room_for, sampling_of, warnings_of, warnings_of_messages
 from herd.serve.settings import ServeSettings
 from herd.serve.structure import grammar_of
 from herd.serve.toolbox import Toolbox
@@ -52,7 +52,7 @@ class Chat:
 
 def read_chat(body: ChatRequest, served: Served, settings: ServeSettings) -> Chat:
     """ApiError or HerdError for what cannot be done. It encodes text and compiles grammars: not for the event loop."""
-    warnings = warnings_of(body)
+    warnings = warnings_of(body) + warnings_of_messages(body.messages)
     if not served.tokenizer.can_chat:
         raise refusal("this model has no chat format; use /v1/completions", code="no_chat_format")
     messages = messages_of(body.messages, settings)

@@ -59,6 +59,8 @@ def read_response(body: ResponsesRequest, served: Served, settings: ServeSetting
     prompt = encode_prompt(served.tokenizer, toolbox.prepare(messages))
     room = room_for(len(prompt), body.max_output_tokens, served, settings, "input", warnings)
     told = bool(body.top_logprobs) or _LOGPROBS in (body.include or ())
+    if body.text and body.text.verbosity:
+        warnings.append("text.verbosity has no effect")
     warnings += [f"include: {one[:64]} is not here" for one in body.include or () if one != _LOGPROBS]
     sampling = sampling_of(
         body, served, settings, max_tokens=room, top_logprobs=body.top_logprobs or 0, bias=toolbox.banned(served)
