@@ -19,9 +19,10 @@ from typing import TypeVar
 
 from herd.errors import BusyError
 from herd.generate.engine import Engine
-from herd.generate.protocol import Completion, Request, Step
+from herd.generate.protocol import Request, Step
 from herd.serve.backend import Ended, Load, NotReadyError, Said, Served
 from herd.serve.inbox import Inbox, as_compute_error, stopping
+from herd.serve.pacing import Waker
 
 T = TypeVar("T")
 Embed = Callable[[Sequence[Sequence[int]]], Iterator[list[float] | None]]
@@ -74,6 +75,7 @@ class EngineBackend:
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._waker = Waker(self._loop)
         self._thread.start()
 
     async def stop(self) -> None:
@@ -230,24 +232,20 @@ class EngineBackend:
     # On the event loop's thread.
 
     def _deliver(self, step: Step) -> None:
-        touched: dict[_Answers, None] = {}
+        touched: dict[Inbox, bool] = {}
         for number, token, logprob, top in step.sampled:
             owner = self._owners.get(number)
             if owner is not None and owner[1] in owner[0].open:
                 answers, index = owner
+                touched[answers] = touched.get(answers, False) or not answers.begun
                 answers.put(Said(index, token, logprob, top))
-                touched[answers] = None
         for number, completion in step.finished:
-            self._end(number, completion, touched)
-        for answers in touched:
-            answers.wake()
-
-    def _end(self, number: int, completion: Completion, touched: dict[_Answers, None]) -> None:
-        owner = self._owners.pop(number, None)
-        if owner is not None and owner[1] in owner[0].open:
-            answers, index = owner
-            answers.put(Ended(index, completion))
-            touched[answers] = None
+            owner = self._owners.pop(number, None)
+            if owner is not None and owner[1] in owner[0].open:
+                answers, index = owner
+                answers.put(Ended(index, completion))
+                touched[answers] = True
+        self._waker.tell(touched)
 
     def _give_up(self, error: BaseException) -> None:
         """There is no engine, or none any more."""

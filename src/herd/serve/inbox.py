@@ -17,6 +17,7 @@ class Inbox:
 
     def __init__(self, count: int, *, on_cancel: Callable[[int], None], on_close: Callable[[], None]) -> None:
         self.open = set(range(count))
+        self.begun = False  # whether anything has come yet
         self._on_cancel, self._on_close = on_cancel, on_close
         self._events: list[Said | Ended] = []
         self._error: BaseException | None = None
@@ -38,6 +39,7 @@ class Inbox:
     def put(self, event: Said | Ended) -> None:
         """Of an answer that is open. `wake` tells the reader; after an `Ended` it is closed."""
         self._events.append(event)
+        self.begun = True
         if isinstance(event, Ended):
             self._close(event.which)
 
