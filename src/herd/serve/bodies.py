@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
+from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
 from herd.serve.replies import ApiError
@@ -24,8 +25,12 @@ class Bodies:
     def of(self, receive: Receive) -> Body:
         return Body(self, receive)
 
-    def check_length(self, stated: str) -> None:
-        """ApiError for a Content-Length that says enough already."""
+    def check_length(self, headers: Headers) -> None:
+        """ApiError for a Content-Length that says enough already, and for two lengths: what stands behind such a body
+        could be a request to one parser and text to another (smuggling), so the connection ends."""
+        stated = headers.get("content-length", "0")
+        if "content-length" in headers and "transfer-encoding" in headers:
+            raise ApiError(400, "both Content-Length and Transfer-Encoding are given", code="two_lengths", closes=True)
         length = int(stated[:20]) if stated.isascii() and stated.isdigit() else self.settings.max_body_bytes + 1
         if length > self.settings.max_body_bytes:
             raise self.too_large()

@@ -79,7 +79,7 @@ class Guard:
         is_open = path == "/" or path.startswith(OPEN_PATHS) or self._is_preflight(scope, headers)
         if self._keys and not is_open:
             self._check_key(headers)
-        self._bodies.check_length(headers.get("content-length", "0"))
+        self._bodies.check_length(headers)
 
     def _check_host(self, headers: Headers) -> None:
         hosts = self._settings.hosts or (LOOPBACK if self._settings.is_loopback else ())

