@@ -141,3 +141,4 @@ class _Observed:
                 self._metrics.between.add((now - last) / n, n)
             else:
                 self._metrics.first.add(now - self._start)
+                self._metrics.between.add(0.0, n - 1)  # what came with it
