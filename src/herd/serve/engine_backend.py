@@ -69,7 +69,7 @@ class EngineBackend:
         self._answers: weakref.WeakSet[_Answers] = weakref.WeakSet()  # those that anybody still reads
         self._embeddings: set[asyncio.Future[list[list[float]]]] = set()
         self._live = 0  # requests that run or wait
-        self._draining = False
+        self._draining = self._told_failure = False
         self._stats = Load()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -178,6 +178,9 @@ class EngineBackend:
         scheduler = engine.continuous.scheduler
         pool = scheduler.pool
         drafting = engine.drafting
+        if drafting.failure and not self._told_failure:
+            self._told_failure = True
+            log.warning("nothing is guessed ahead any more: %s", drafting.failure)
         self._stats = Load(
             scheduler.n_running,
             scheduler.n_waiting,
