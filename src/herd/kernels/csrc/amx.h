@@ -44,6 +44,17 @@ TARGET INLINE const uint8_t *row_of(const job *j, const panel *p, int64_t r) {
     return p->w + (r < p->height ? r : p->height - 1) * j->row_bytes;
 }
 
+TARGET INLINE int has_seldom(__m512i least, __m512i most) {
+    const __mmask64 small = _mm512_cmplt_epu8_mask(least, _mm512_set1_epi8(16));
+    return (small | _mm512_cmpgt_epu8_mask(most, _mm512_set1_epi8(-4))) != 0;
+}
+
+/* Whether 64 codes hold no seldom one. */
+TARGET INLINE int is_common(const uint8_t *w) {
+    const __m512i code = _mm512_loadu_si512(w), doubled = _mm512_add_epi8(code, code);
+    return !has_seldom(doubled, doubled);
+}
+
 /* Rows begin .. end of a panel of e4m3, whole groups only; 0 if they hold a seldom code. */
 TARGET INLINE int narrow_fp8(const job *j, const panel *p, int64_t begin, int64_t end, const int64_t count,
                              uint16_t *to) {
@@ -58,7 +69,7 @@ TARGET INLINE int narrow_fp8(const job *j, const panel *p, int64_t begin, int64_
             _mm512_store_si512(at + (4 * g + 2) * TILE, v[1]);
         }
     }
-    return !(_mm512_cmplt_epu8_mask(least, _mm512_set1_epi8(16)) | _mm512_cmpgt_epu8_mask(most, _mm512_set1_epi8(-4)));
+    return !has_seldom(least, most);
 }
 
 /* Rows begin .. end of a panel, mostly of `usual` groups, into the tiles at `to`. */
@@ -74,6 +85,7 @@ TARGET INLINE void narrow_rows(const job *j, enum format format, const tables *t
         for (int64_t g = p->first; g < p->first + p->count; g++, at += 4 * TILE) {
             for (int64_t i = 0; format == BF16 && p->next && i < bytes; i += 64)
                 __builtin_prefetch(row + g * bytes + p->next + i, 0, 2);
+            if (common && is_common(row + g * bytes)) continue; /* most of them are */
             if (g < whole) narrow(format, t, row + g * bytes, v);
             else narrow_rest(format, t, j, row, v);
             _mm512_store_si512(at, v[0]);
