@@ -12,7 +12,7 @@
 #endif
 
 #define ROOM ((int64_t)64 << 20) /* bytes: parts that are kept until all are there take no more */
-#define SMALL ((int64_t)1 << 14) /* queries by keys: less is not worth waking a thread */
+#define SMALL ((int64_t)1 << 12) /* queries by keys: less is not worth waking a thread */
 
 pass_level pass_of(int level) {
 #if defined(__x86_64__)
@@ -26,8 +26,8 @@ pass_level pass_of(int level) {
 typedef struct {
     const attention *a;
     attention_level level;
-    int64_t rows, size_padded, longest, splits; /* splits: tasks of a block and a head */
-    size_t scratch_bytes;                       /* of one thread */
+    int64_t rows, size_padded, splits; /* splits: tasks of a block and a head */
+    size_t scratch_bytes;              /* of one thread */
     char *scratch;
     float *parts; /* [blocks, groups, splits][rows][size_padded + 2], where splits are tasks */
     atomic_llong next;
@@ -36,14 +36,15 @@ typedef struct {
 
 static size_t lined(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-static void *take(char **room, size_t bytes) {
-    void *taken = *room;
+static void *take(uintptr_t *room, size_t bytes) {
+    const uintptr_t taken = *room;
     *room += lined(bytes);
-    return taken;
+    return (void *)taken;
 }
 
-/* Room of one thread: a state of the whole and one of a split, which share all but their sums. */
-static char *make_states(const shared *s, char *room, state *whole, state *part) {
+/* Room of one thread: a state of the whole and one of a split, which share all but their sums. Returns its end. */
+static uintptr_t make_states(const shared *s, const void *at, state *whole, state *part) {
+    uintptr_t room = (uintptr_t)at;
     const size_t row = (size_t)s->rows * sizeof(float), size = (size_t)s->size_padded;
     state made = {.a = s->a, .size_padded = s->size_padded};
     made.q = take(&room, row * size);
@@ -118,13 +119,16 @@ static void walk(const shared *s, state *st, int64_t block, int64_t split) {
     }
 }
 
-static int64_t splits_of(const attention *a, int64_t block) {
+/* Up to where the longest of a block's sequences is read. */
+static int64_t end_of(const attention *a, int64_t block) {
     const int64_t *b = a->blocks + 4 * block;
-    int64_t longest = 1;
+    int64_t end = 1;
     for (int64_t i = 0; i < b[3]; i++)
-        if (a->segments[5 * (b[2] + i) + 4] > longest) longest = a->segments[5 * (b[2] + i) + 4];
-    return (longest + SPLIT - 1) / SPLIT;
+        if (a->segments[5 * (b[2] + i) + 4] > end) end = a->segments[5 * (b[2] + i) + 4];
+    return end;
 }
+
+static int64_t splits_of(const attention *a, int64_t block) { return (end_of(a, block) + SPLIT - 1) / SPLIT; }
 
 static void finish_block(const shared *s, const state *st, int64_t block) {
     const attention *a = s->a;
@@ -207,7 +211,7 @@ static void fold_parts(const shared *s) {
     }
 }
 
-/* What is to do: sizes of rooms, and whether splits are tasks. */
+/* What is to do, in queries by keys; sizes of rooms, and whether splits are tasks. */
 static int64_t measure(shared *s, int threads) {
     const attention *a = s->a;
     const int64_t per_token = a->heads / a->groups, tasks = a->n_blocks * a->groups;
@@ -216,7 +220,7 @@ static int64_t measure(shared *s, int threads) {
         const int64_t rows = a->blocks[4 * b + 1] * per_token, splits = splits_of(a, b);
         if (rows > s->rows) s->rows = rows;
         if (splits > s->splits) s->splits = splits;
-        work += rows * splits * SPLIT;
+        work += rows * end_of(a, b) * a->groups;
     }
     s->rows = (s->rows + 15) / 16 * 16;
     s->size_padded = (a->size + 15) / 16 * 16;
@@ -230,9 +234,9 @@ EXPORT int herd_attention(int level, int threads, const attention *a) {
     shared s = {.a = a, .level = pass_of(level).attention};
     if (level == AMX) amx_attention(a, &s.level);
     if (threads < 1) threads = 1;
-    if (measure(&s, threads) * a->groups < SMALL * SPLIT / BLOCK) threads = 1;
+    if (measure(&s, threads) < SMALL) threads = 1;
     state whole, part;
-    s.scratch_bytes = (size_t)(make_states(&s, 0, &whole, &part) - (char *)0);
+    s.scratch_bytes = (size_t)make_states(&s, 0, &whole, &part);
     s.scratch = aligned_alloc(64, s.scratch_bytes * (size_t)threads);
     if (s.splits > 1)
         s.parts = malloc((size_t)(a->n_blocks * a->groups * s.splits * s.rows * (s.size_padded + 2)) * sizeof(float));
