@@ -178,6 +178,17 @@ def test_what_comes_after_a_stop_text_is_left_out(tokenizer):
     assert tokenizer.decode(found.tokens) in ("The fox.", "The fox. ")
 
 
+def test_a_stop_text_that_vllm_alone_found_is_told(tokenizer):
+    """It spells special tokens out when it looks for them; they leave no text here."""
+    said = stand_in_vllm.CompletionOutput(
+        0, "", [tokenizer.eot], [{tokenizer.eot: stand_in_vllm.Logprob(-1.0)}], "stop", stop_reason="eot"
+    )
+    collected = Collected(Request((1,), Sampling(stop="eot")), vllm_module.decoder_of(tokenizer))
+    collected.add(stand_in_vllm.RequestOutput("0", [said], True))
+    found = collected.completion()
+    assert (found.text, found.stop, found.finish) == ("", "eot", "stop")
+
+
 @pytest.mark.parametrize("reason", ["abort", "error", "repetition"])
 def test_ends_of_vllms_own_are_errors(reason):
     said = stand_in_vllm.CompletionOutput(0, "", [1], [{1: stand_in_vllm.Logprob(-1.0)}], reason)

@@ -88,7 +88,7 @@ class Collected:
         self._text = StopText(decoder(), self._how.stop) if self._how.stop and decoder else None
         self._pieces: list[str] = []
         self._cached = 0
-        self._finish = ""
+        self._finish = self._stop = ""
 
     def add(self, output: Any) -> list[tuple[int, float, Alternatives]]:
         """The new tokens of an output, each with its log-probability and alternatives.
@@ -107,6 +107,7 @@ class Collected:
             new.append((token, entries[token].logprob, _likeliest(entries, self._how.top_logprobs)))
             self._take(*new[-1])
         self._finish = said.finish_reason or ""
+        self._stop = said.stop_reason if isinstance(said.stop_reason, str) else ""
         if self._finish not in ("", "stop", "length"):
             raise ArtifactError(
                 f"vLLM ended a request: {self._finish}", where="vLLM", mend="its log says why; ask again"
@@ -117,7 +118,8 @@ class Collected:
         """After the last output."""
         text, stop = None, ""
         if self._text is not None:
-            text, stop = "".join(self._pieces) + self._text.flush(), self._text.found
+            # vLLM also looks into how special tokens are spelled, which leave no text here.
+            text, stop = "".join(self._pieces) + self._text.flush(), self._text.found or self._stop
         return Completion(
             tuple(self._tokens),
             tuple(self._logprobs),
