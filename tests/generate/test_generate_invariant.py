@@ -145,3 +145,9 @@ def test_what_cannot_be_is_said(monkeypatch):
         assert len(Engine(make_model("float32")).generate(make_requests()[:2])) == 2
     finally:
         library.kernels.cache_clear()
+
+
+def test_by_default_it_is_on_where_it_costs_little():
+    assert Engine(make_model("bfloat16")).invariant
+    assert not Engine(make_model("bfloat16"), invariant=False).invariant
+    assert not Engine(make_model("float32")).invariant
