@@ -22,7 +22,10 @@
   const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
   const found = [];
   for (const element of document.querySelectorAll('body *')) {
-    const text = [...element.childNodes].filter((node) => node.nodeType === 3).map((node) => node.data.trim()).join('');
+    const text = [...element.childNodes]
+      .filter((node) => node.nodeType === 3)
+      .map((node) => node.data.trim())
+      .join('');
     const style = getComputedStyle(element);
     if (!text || !element.checkVisibility(SEEN) || element.disabled) continue;
     if (['SCRIPT', 'STYLE', 'OPTION'].includes(element.tagName) || element.closest('.hidden, .skip')) continue;

@@ -66,7 +66,8 @@ function requestOf(conversation) {
 function failed(message, error) {
   delete message.tool_calls; // half a call is none, and a whole one may be followed by another
   message.end = error.name === "AbortError" ? "stopped" : "error";
-  if (message.end === "error") message.error = { kind: error.kind ?? "failed", said: error.said ?? error.message, wait: error.wait ?? 0 };
+  if (message.end === "error")
+    message.error = { kind: error.kind ?? "failed", said: error.said ?? error.message, wait: error.wait ?? 0 };
 }
 
 /** Calls come in parts: id and name first, then the arguments bit by bit. */

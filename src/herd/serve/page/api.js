@@ -124,7 +124,8 @@ function refusal(status, error, wait = 0) {
 function kindOf(status, code, said) {
   if (status === 401) return "key";
   if (code === "not_ready") return "loading";
-  if (code === "context_length_exceeded" || status === 413 || (status === 400 && /context length/i.test(said))) return "long";
+  if (code === "context_length_exceeded" || status === 413 || (status === 400 && /context length/i.test(said)))
+    return "long";
   if (status === 429 || status === 503) return "busy";
   return status >= 400 && status < 500 ? "refused" : "failed";
 }

@@ -96,17 +96,21 @@ function clearNotice(about) {
 
 function askKey(then = loadModels) {
   afterKey = then;
-  byId("key-words").textContent = key.get() ? "The server does not take the key that this browser has." : "The server asks for a key. Whoever started it has it.";
+  byId("key-words").textContent = key.get()
+    ? "The server does not take the key that this browser has."
+    : "The server asks for a key. Whoever started it has it.";
   byId("key-value").value = "";
   if (!byId("key").open) byId("key").showModal();
 }
 
-byId("key").querySelector("form").addEventListener("submit", async () => {
-  key.set(byId("key-value").value.trim(), byId("key-remember").checked);
-  const then = afterKey;
-  if (then !== loadModels) await loadModels();
-  then();
-});
+byId("key")
+  .querySelector("form")
+  .addEventListener("submit", async () => {
+    key.set(byId("key-value").value.trim(), byId("key-remember").checked);
+    const then = afterKey;
+    if (then !== loadModels) await loadModels();
+    then();
+  });
 
 function retryLast() {
   const last = session.current.messages.at(-1);
@@ -140,7 +144,11 @@ byId("theme").addEventListener("click", () => {
 });
 
 byId("help").addEventListener("click", () => byId("shortcuts").showModal());
-byId("shortcut-list").append(...SHORTCUTS.map(([keys, words]) => h("div", {}, h("dt", {}, ...keys.map((name) => h("kbd", {}, name))), h("dd", {}, words))));
+byId("shortcut-list").append(
+  ...SHORTCUTS.map(([keys, words]) =>
+    h("div", {}, h("dt", {}, ...keys.map((name) => h("kbd", {}, name))), h("dd", {}, words)),
+  ),
+);
 
 addEventListener("keydown", (event) => {
   const command = MAC ? event.metaKey : event.ctrlKey;

@@ -16,7 +16,10 @@ const one = (f) => (values) => {
 };
 const FUNCTIONS = {
   ...Object.fromEntries(
-    ["sqrt", "cbrt", "exp", "sin", "cos", "tan", "asin", "acos", "atan", "log2", "log10"].map((name) => [name, one(Math[name])]),
+    ["sqrt", "cbrt", "exp", "sin", "cos", "tan", "asin", "acos", "atan", "log2", "log10"].map((name) => [
+      name,
+      one(Math[name]),
+    ]),
   ),
   ln: one(Math.log),
   log: one(Math.log),
@@ -69,19 +72,24 @@ class Parser {
   }
 
   expect(sign) {
-    if (!this.accept(sign)) throw new Error(this.peek() ? `"${sign}" is expected at ${this.peek().at + 1}` : `"${sign}" is missing at the end`);
+    if (!this.accept(sign))
+      throw new Error(
+        this.peek() ? `"${sign}" is expected at ${this.peek().at + 1}` : `"${sign}" is missing at the end`,
+      );
   }
 
   sum(depth) {
     if (depth > DEEPEST) throw new Error("the brackets go too deep");
     let value = this.product(depth);
-    for (let sign = this.accept("+", "-"); sign; sign = this.accept("+", "-")) value = apply(sign, value, this.product(depth));
+    for (let sign = this.accept("+", "-"); sign; sign = this.accept("+", "-"))
+      value = apply(sign, value, this.product(depth));
     return value;
   }
 
   product(depth) {
     let value = this.signed(depth);
-    for (let sign = this.accept("*", "/", "%"); sign; sign = this.accept("*", "/", "%")) value = apply(sign, value, this.signed(depth));
+    for (let sign = this.accept("*", "/", "%"); sign; sign = this.accept("*", "/", "%"))
+      value = apply(sign, value, this.signed(depth));
     return value;
   }
 
@@ -112,7 +120,8 @@ class Parser {
     const { name } = this.list[this.at++];
     const known = name.toLowerCase();
     if (Object.hasOwn(CONSTANTS, known)) return CONSTANTS[known];
-    if (!Object.hasOwn(FUNCTIONS, known)) throw new Error(`"${name}" is not known; there are ${Object.keys(FUNCTIONS).join(", ")}`);
+    if (!Object.hasOwn(FUNCTIONS, known))
+      throw new Error(`"${name}" is not known; there are ${Object.keys(FUNCTIONS).join(", ")}`);
     this.expect("(");
     const values = [this.sum(depth + 1)];
     while (this.accept(",")) values.push(this.sum(depth + 1));

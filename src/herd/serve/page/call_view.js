@@ -10,7 +10,13 @@ export class CallView {
     this.state = h("span.call-state");
     this.arguments = h("pre", { tabindex: "0", "aria-label": "Arguments", dir: "auto" });
     this.outcome = h("div.call-outcome");
-    this.details = h("details.call", { open: true }, h("summary", {}, icon("tool"), this.name, this.state), this.arguments, this.outcome);
+    this.details = h(
+      "details.call",
+      { open: true },
+      h("summary", {}, icon("tool"), this.name, this.state),
+      this.arguments,
+      this.outcome,
+    );
     this.element = this.details;
     this.drawn = "";
   }
@@ -24,12 +30,22 @@ export class CallView {
     if (this.drawn === drawn) return;
     this.drawn = drawn;
     this.details.dataset.state = state;
-    this.state.textContent = { done: "answered", failed: "failed", writing: "being called", yours: "waits for your result" }[state];
+    this.state.textContent = {
+      done: "answered",
+      failed: "failed",
+      writing: "being called",
+      yours: "waits for your result",
+    }[state];
     this.outcome.replaceChildren(...(result ? shown(result) : state === "yours" ? [this.#form(call)] : []));
   }
 
   #form(call) {
-    const area = h("textarea.mono", { rows: "2", dir: "auto", "aria-label": `Result of ${call.function.name}`, placeholder: "What the tool gives back, as text or JSON" });
+    const area = h("textarea.mono", {
+      rows: "2",
+      dir: "auto",
+      "aria-label": `Result of ${call.function.name}`,
+      placeholder: "What the tool gives back, as text or JSON",
+    });
     growing(area);
     const send = (event) => {
       event.preventDefault();
@@ -43,7 +59,10 @@ export class CallView {
 }
 
 function shown({ content }) {
-  return [h("span.call-label", {}, "Result"), h("pre", { tabindex: "0", "aria-label": "Result", dir: "auto" }, content)];
+  return [
+    h("span.call-label", {}, "Result"),
+    h("pre", { tabindex: "0", "aria-label": "Result", dir: "auto" }, content),
+  ];
 }
 
 /** Arguments on lines of their own, once they are whole; as they stand until then. */
@@ -51,7 +70,11 @@ function pretty(text) {
   try {
     const value = JSON.parse(text || "{}");
     const entries = Object.entries(value);
-    return entries.map(([name, argument]) => `${name}: ${typeof argument === "string" ? argument : JSON.stringify(argument)}`).join("\n") || "no arguments";
+    return (
+      entries
+        .map(([name, argument]) => `${name}: ${typeof argument === "string" ? argument : JSON.stringify(argument)}`)
+        .join("\n") || "no arguments"
+    );
   } catch {
     return text;
   }

@@ -46,7 +46,8 @@ export class Composer {
     byId("system").setAttribute("aria-pressed", String(Boolean(current.system.trim())));
     const stats = current.messages.findLast((message) => message.stats?.prompt)?.stats;
     const used = stats ? stats.prompt + stats.tokens : 0;
-    byId("room").textContent = used && context ? `${Math.round((100 * used) / context)} % of ${count(context, "token")}` : "";
+    byId("room").textContent =
+      used && context ? `${Math.round((100 * used) / context)} % of ${count(context, "token")}` : "";
   }
 
   stop() {

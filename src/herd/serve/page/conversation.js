@@ -10,7 +10,17 @@ const TITLE = 60; // characters
 
 export function newConversation(model = "") {
   const now = Date.now();
-  return { id: crypto.randomUUID?.() ?? randomId(), title: "", named: false, created: now, updated: now, model, system: "", messages: [], tools: [] };
+  return {
+    id: crypto.randomUUID?.() ?? randomId(),
+    title: "",
+    named: false,
+    created: now,
+    updated: now,
+    model,
+    system: "",
+    messages: [],
+    tools: [],
+  };
 }
 
 function randomId() {
@@ -48,7 +58,13 @@ export function openCalls({ messages }) {
 
 /** Put the result of a call behind those that came before it. */
 export function addResult(conversation, call, content, failed = false) {
-  conversation.messages.push({ role: "tool", tool_call_id: call.id, name: call.function.name, content, ...(failed && { failed }) });
+  conversation.messages.push({
+    role: "tool",
+    tool_call_id: call.id,
+    name: call.function.name,
+    content,
+    ...(failed && { failed }),
+  });
 }
 
 /** Whether every word of `query` stands in its name or its messages: {title, snippet}, where beside its name; else null. */
@@ -61,7 +77,13 @@ export function find(conversation, query) {
   if (!words.length || title.toLowerCase().includes(words[0])) return { title, snippet: "" };
   const outside = texts.find((text) => text.toLowerCase().includes(words[0]));
   const at = outside.toLowerCase().indexOf(words[0]);
-  return { title, snippet: outside.slice(Math.max(0, at - 30), at + 60).replace(/\s+/g, " ").trim() };
+  return {
+    title,
+    snippet: outside
+      .slice(Math.max(0, at - 30), at + 60)
+      .replace(/\s+/g, " ")
+      .trim(),
+  };
 }
 
 /** Answers that a page left while they were written: they do not run any more. */

@@ -38,21 +38,28 @@ function exported(call) {
     // what is no JSON is kept as it was written
   }
   const object = typeof value === "object" && value !== null && !Array.isArray(value);
-  return { id: call.id, type: "function", function: { name: call.function.name, arguments: object ? value : { text: call.function.arguments } } };
+  return {
+    id: call.id,
+    type: "function",
+    function: { name: call.function.name, arguments: object ? value : { text: call.function.arguments } },
+  };
 }
 
 /** Conversations out of a file's text: {conversations, problems}, a problem a line that could not be read. */
 export function fromText(text) {
   const conversations = [];
   const problems = [];
-  text.replace(/^\ufeff/, "").split("\n").forEach((line, i) => {
-    if (!line.trim()) return;
-    try {
-      conversations.push(fromRecord(JSON.parse(line)));
-    } catch (error) {
-      problems.push(`Line ${i + 1}: ${error instanceof SyntaxError ? "this is not JSON" : error.message}`);
-    }
-  });
+  text
+    .replace(/^\ufeff/, "")
+    .split("\n")
+    .forEach((line, i) => {
+      if (!line.trim()) return;
+      try {
+        conversations.push(fromRecord(JSON.parse(line)));
+      } catch (error) {
+        problems.push(`Line ${i + 1}: ${error instanceof SyntaxError ? "this is not JSON" : error.message}`);
+      }
+    });
   return { conversations, problems };
 }
 
@@ -81,7 +88,8 @@ function imported(raw, i) {
 function contentOf(content, role, i) {
   if (content === null || content === undefined) return "";
   if (typeof content === "string") return content;
-  if (Array.isArray(content) && content.every((part) => typeof part?.text === "string")) return content.map((part) => part.text).join("");
+  if (Array.isArray(content) && content.every((part) => typeof part?.text === "string"))
+    return content.map((part) => part.text).join("");
   if (role === "tool") return JSON.stringify(content);
   throw new Error(`the content of message ${i + 1} is no text`);
 }
@@ -90,7 +98,11 @@ function callOf(raw, id, i) {
   const call = raw?.function ?? raw;
   if (typeof call?.name !== "string") throw new Error(`a tool call of message ${i + 1} has no name`);
   const given = call.arguments ?? {};
-  return { id: String(raw.id ?? id), type: "function", function: { name: call.name, arguments: typeof given === "string" ? given : JSON.stringify(given) } };
+  return {
+    id: String(raw.id ?? id),
+    type: "function",
+    function: { name: call.name, arguments: typeof given === "string" ? given : JSON.stringify(given) },
+  };
 }
 
 /** Files without ids say by their order which call a result belongs to. */

@@ -29,7 +29,11 @@ export function icon(name) {
 /** A button that shows an icon and is called `label`; `properties.class` adds classes. */
 export function iconButton(name, label, onclick, properties = {}) {
   const classes = ["icon-button", properties.class].filter(Boolean).join(".");
-  return h(`button.${classes}`, { type: "button", "aria-label": label, title: label, onclick, ...properties, class: null }, icon(name));
+  return h(
+    `button.${classes}`,
+    { type: "button", "aria-label": label, title: label, onclick, ...properties, class: null },
+    icon(name),
+  );
 }
 
 /** A button that copies what `text()` gives and says so for a moment. */
@@ -79,7 +83,9 @@ export function toast(text, undo = null) {
   const close = () => region.replaceChildren();
   clearTimeout(toastTimer);
   const button = undo && h("button.link", { type: "button", onclick: () => (close(), undo()) }, "Undo");
-  region.replaceChildren(h("div.toast-card", {}, h("span", { dir: "auto" }, text), button, iconButton("close", "Close the note", close)));
+  region.replaceChildren(
+    h("div.toast-card", {}, h("span", { dir: "auto" }, text), button, iconButton("close", "Close the note", close)),
+  );
   toastTimer = setTimeout(close, undo ? 12_000 : 6_000);
 }
 

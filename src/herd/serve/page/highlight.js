@@ -23,7 +23,15 @@ export function highlight(text, language) {
   const parts = new RegExp(`(${comment})|(${string})|(\\b\\d[\\w.]*)|([\\p{L}_$][\\p{L}\\p{N}_$]*)|[^]`, "gu");
   const nodes = [];
   for (const [all, note, quoted, digits, word] of text.matchAll(parts)) {
-    const kind = note ? "comment" : quoted ? "string" : digits ? "number" : word && WORDS.has(word.toLowerCase()) ? "word" : "";
+    const kind = note
+      ? "comment"
+      : quoted
+        ? "string"
+        : digits
+          ? "number"
+          : word && WORDS.has(word.toLowerCase())
+            ? "word"
+            : "";
     if (kind) nodes.push(h(`span.code-${kind}`, {}, all));
     else if (typeof nodes.at(-1) === "string") nodes[nodes.length - 1] += all;
     else nodes.push(all);

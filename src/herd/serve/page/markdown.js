@@ -49,18 +49,37 @@ function code({ language, text }) {
   return h(
     "div.code",
     { dir: "ltr" },
-    h("div.code-head", {}, h("span", {}, language || "text"), copyButton(() => text, "Copy code")),
-    h("pre", { tabindex: "0", "aria-label": language ? `Code, ${language}` : "Code" }, h("code", {}, ...highlight(text, language))),
+    h(
+      "div.code-head",
+      {},
+      h("span", {}, language || "text"),
+      copyButton(() => text, "Copy code"),
+    ),
+    h(
+      "pre",
+      { tabindex: "0", "aria-label": language ? `Code, ${language}` : "Code" },
+      h("code", {}, ...highlight(text, language)),
+    ),
   );
 }
 
 function list({ ordered, start, loose, items }) {
-  const properties = { dir: "auto", start: ordered && start !== 1 ? start : null, class: items.some((i) => i.done !== null) ? "tasks" : null };
-  return h(ordered ? "ol" : "ul", properties, ...items.map((item) => h("li", {}, task(item.done), ...entry(item, loose))));
+  const properties = {
+    dir: "auto",
+    start: ordered && start !== 1 ? start : null,
+    class: items.some((i) => i.done !== null) ? "tasks" : null,
+  };
+  return h(
+    ordered ? "ol" : "ul",
+    properties,
+    ...items.map((item) => h("li", {}, task(item.done), ...entry(item, loose))),
+  );
 }
 
 function task(done) {
-  return done === null ? null : h("span.task", { role: "img", "aria-label": done ? "done: " : "open: " }, done ? "☑" : "☐");
+  return done === null
+    ? null
+    : h("span.task", { role: "img", "aria-label": done ? "done: " : "open: " }, done ? "☑" : "☐");
 }
 
 function entry({ blocks }, loose) {
@@ -68,11 +87,19 @@ function entry({ blocks }, loose) {
 }
 
 function table({ head, align, rows }) {
-  const cell = (tag, more = {}) => (text, i) => h(tag, { ...more, dir: "auto", class: `to-${align[i]}` }, ...inline(text));
+  const cell =
+    (tag, more = {}) =>
+    (text, i) =>
+      h(tag, { ...more, dir: "auto", class: `to-${align[i]}` }, ...inline(text));
   return h(
     "div.table",
     { tabindex: "0", role: "group", "aria-label": "Table" },
-    h("table", {}, h("thead", {}, h("tr", {}, ...head.map(cell("th", { scope: "col" })))), h("tbody", {}, ...rows.map((row) => h("tr", {}, ...row.map(cell("td")))))),
+    h(
+      "table",
+      {},
+      h("thead", {}, h("tr", {}, ...head.map(cell("th", { scope: "col" })))),
+      h("tbody", {}, ...rows.map((row) => h("tr", {}, ...row.map(cell("td"))))),
+    ),
   );
 }
 

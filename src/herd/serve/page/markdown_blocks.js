@@ -87,7 +87,7 @@ class Reader {
     const ordered = /\d/.test(first[2]);
     const items = [];
     let loose = false;
-    for (let item = first; item && item[2].at(-1) === first[2].at(-1) && !this.ruleHere(); ) {
+    for (let item = first; item && item[2].at(-1) === first[2].at(-1) && !this.ruleHere();) {
       const { lines, gap } = this.item(item);
       items.push(this.entry(lines));
       const more = this.at < this.lines.length ? ITEM.exec(this.lines[this.at]) : null;
@@ -129,7 +129,9 @@ class Reader {
   isTable(at) {
     const head = this.lines[at];
     const rule = this.lines[at + 1];
-    return rule !== undefined && head.includes("|") && DELIMITER.test(rule) && cells(head).length === cells(rule).length;
+    return (
+      rule !== undefined && head.includes("|") && DELIMITER.test(rule) && cells(head).length === cells(rule).length
+    );
   }
 
   table() {
@@ -159,7 +161,8 @@ class Reader {
   /** Whether the line ends a paragraph that runs up to it. Of numbered lists only those that begin at 1 do. */
   interrupts(at) {
     const item = ITEM.exec(this.lines[at]);
-    const begins = item && this.lines[at].length > item[0].length && (!/\d/.test(item[2]) || Number.parseInt(item[2], 10) === 1);
+    const begins =
+      item && this.lines[at].length > item[0].length && (!/\d/.test(item[2]) || Number.parseInt(item[2], 10) === 1);
     return this.starts(at) || Boolean(begins) || this.isTable(at);
   }
 }
@@ -179,7 +182,10 @@ function unindent(line, width) {
 
 /** A row's cells: every bar splits it but those behind a backslash, in code too (GitHub's rule). */
 function cells(line) {
-  const inner = line.trim().replace(/^\|/, "").replace(/(?<!\\)\|$/, "");
+  const inner = line
+    .trim()
+    .replace(/^\|/, "")
+    .replace(/(?<!\\)\|$/, "");
   return inner.split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll("\\|", "|"));
 }
 

@@ -131,7 +131,8 @@ class Inline {
   link(character) {
     const inside = this.brackets.some((bracket) => !bracket.off) && character !== "<";
     const angled = character === "<" ? this.match(ANGLE_LINK) : null;
-    const bare = "hH".includes(character) && !/\w/.test(characterBefore(this.text, this.at)) ? this.match(BARE_LINK) : null;
+    const bare =
+      "hH".includes(character) && !/\w/.test(characterBefore(this.text, this.at)) ? this.match(BARE_LINK) : null;
     const shown = angled?.[1] ?? (bare && trimmed(bare[0]));
     const href = shown && safeHref(shown);
     if (!href || inside) return false;
@@ -199,7 +200,8 @@ function characterBefore(text, at) {
 /** A bare address without the punctuation behind it, and without a bracket that opened before it. */
 function trimmed(address) {
   let text = address.replace(/[.,;:!?'*_~]+$/, "");
-  while (text.endsWith(")") && text.split(")").length > text.split("(").length) text = text.slice(0, -1).replace(/[.,;:!?]+$/, "");
+  while (text.endsWith(")") && text.split(")").length > text.split("(").length)
+    text = text.slice(0, -1).replace(/[.,;:!?]+$/, "");
   return text;
 }
 

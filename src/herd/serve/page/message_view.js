@@ -11,8 +11,19 @@ export class UserView {
     this.message = message;
     this.replace = replace;
     this.bubble = h("div.bubble", { dir: "auto" }, message.content);
-    this.actions = h("div.actions", {}, copyButton(() => message.content, "Copy the message"), iconButton("pencil", "Edit the message", () => this.edit()));
-    this.element = h("article.message.user", { "aria-label": "You" }, h("h2.hidden", {}, "You"), this.bubble, this.actions);
+    this.actions = h(
+      "div.actions",
+      {},
+      copyButton(() => message.content, "Copy the message"),
+      iconButton("pencil", "Edit the message", () => this.edit()),
+    );
+    this.element = h(
+      "article.message.user",
+      { "aria-label": "You" },
+      h("h2.hidden", {}, "You"),
+      this.bubble,
+      this.actions,
+    );
   }
 
   update() {}
@@ -33,7 +44,13 @@ export class UserView {
       "form.edit",
       { onsubmit: send },
       area,
-      h("div.edit-row", {}, h("small", {}, "Sending replaces all that follows."), h("button.quiet", { type: "button", onclick: close }, "Cancel"), h("button.primary", { type: "submit" }, "Send")),
+      h(
+        "div.edit-row",
+        {},
+        h("small", {}, "Sending replaces all that follows."),
+        h("button.quiet", { type: "button", onclick: close }, "Cancel"),
+        h("button.primary", { type: "submit" }, "Send"),
+      ),
     );
     area.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) send(event);
@@ -59,9 +76,22 @@ export class AnswerView {
     this.cards = h("div.calls");
     this.note = h("div.note");
     this.stats = h("span.stats");
-    this.buttons = h("div.actions", {}, copyButton(() => message.content, "Copy the answer"), iconButton("retry", "Answer anew", () => actions.retry(message)));
+    this.buttons = h(
+      "div.actions",
+      {},
+      copyButton(() => message.content, "Copy the answer"),
+      iconButton("retry", "Answer anew", () => actions.retry(message)),
+    );
     this.foot = h("div.answer-foot", {}, this.stats, this.buttons);
-    this.element = h("article.message.answer", { "aria-label": "Answer" }, h("h2.hidden", {}, "Answer"), this.prose, this.cards, this.note, this.foot);
+    this.element = h(
+      "article.message.answer",
+      { "aria-label": "Answer" },
+      h("h2.hidden", {}, "Answer"),
+      this.prose,
+      this.cards,
+      this.note,
+      this.foot,
+    );
   }
 
   /** Draw it as it is now. `last`: whether it stands at the end, where it can be tried again. */
@@ -98,10 +128,19 @@ export class AnswerView {
     if (this.note.dataset.shown === shown) return;
     this.note.dataset.shown = shown;
     this.note.classList.toggle("failed", this.message.end === "error");
-    const retry = last && this.message.end === "error" && h("button.quiet", { type: "button", onclick: () => this.actions.retry(this.message) }, "Try again");
-    const settings = this.message.end === "length" && h("button.link", { type: "button", onclick: () => this.actions.settings("max_tokens") }, "Let answers be longer");
-    const key = this.message.error?.kind === "key" && h("button.quiet", { type: "button", onclick: () => this.actions.key() }, "Give the key");
-    this.note.replaceChildren(...(words ? [h("span", { dir: "auto" }, words), ...[key, retry, settings].filter(Boolean)] : []));
+    const retry =
+      last &&
+      this.message.end === "error" &&
+      h("button.quiet", { type: "button", onclick: () => this.actions.retry(this.message) }, "Try again");
+    const settings =
+      this.message.end === "length" &&
+      h("button.link", { type: "button", onclick: () => this.actions.settings("max_tokens") }, "Let answers be longer");
+    const key =
+      this.message.error?.kind === "key" &&
+      h("button.quiet", { type: "button", onclick: () => this.actions.key() }, "Give the key");
+    this.note.replaceChildren(
+      ...(words ? [h("span", { dir: "auto" }, words), ...[key, retry, settings].filter(Boolean)] : []),
+    );
   }
 
   /** Read the end of the answer out: its text, or what went wrong. */

@@ -196,7 +196,10 @@ export class Session {
   #saveSoon(conversation) {
     this.#unsaved.set(conversation.id, Symbol("change"));
     if (this.#timers.has(conversation.id)) return;
-    this.#timers.set(conversation.id, setTimeout(() => this.save(conversation), PAUSE));
+    this.#timers.set(
+      conversation.id,
+      setTimeout(() => this.save(conversation), PAUSE),
+    );
   }
 
   #forgetTimer({ id }) {

@@ -26,7 +26,9 @@ export class SettingsPanel {
     byId("reset-sampling").addEventListener("click", () => this.#reset());
     byId("tools-on").addEventListener("change", (event) => this.#keep({ toolsOn: event.target.checked }));
     byId("change-key").addEventListener("click", key);
-    byId("tool-editor").querySelector("form").addEventListener("submit", (event) => this.#keepTool(event));
+    byId("tool-editor")
+      .querySelector("form")
+      .addEventListener("submit", (event) => this.#keepTool(event));
     byId("sampling").append(...SAMPLING.map((setting) => this.#field(setting)));
     byId("builtin").append(...BUILTIN.map((tool) => this.#builtin(tool)));
   }
@@ -58,7 +60,16 @@ export class SettingsPanel {
   #field(setting) {
     const { name, label, hint, min, max, step } = setting;
     const problem = h("small.problem", { id: `problem-${name}`, role: "alert" });
-    const input = h("input", { id: `sampling-${name}`, type: "number", min, max, step: step < 1 ? "any" : step, inputmode: "decimal", placeholder: "default", "aria-describedby": `hint-${name} problem-${name}` });
+    const input = h("input", {
+      id: `sampling-${name}`,
+      type: "number",
+      min,
+      max,
+      step: step < 1 ? "any" : step,
+      inputmode: "decimal",
+      placeholder: "default",
+      "aria-describedby": `hint-${name} problem-${name}`,
+    });
     input.addEventListener("input", () => {
       problem.textContent = "";
       try {
@@ -71,7 +82,14 @@ export class SettingsPanel {
       }
       input.setAttribute("aria-invalid", String(Boolean(problem.textContent)));
     });
-    return h("div.field", {}, h("label", { for: input.id }, label), input, h("small", { id: `hint-${name}` }, hint), problem);
+    return h(
+      "div.field",
+      {},
+      h("label", { for: input.id }, label),
+      input,
+      h("small", { id: `hint-${name}` }, hint),
+      problem,
+    );
   }
 
   #reset() {
@@ -131,7 +149,9 @@ export class SettingsPanel {
   #keepTool(event) {
     try {
       const definition = readDefinition(byId("tool-source").value);
-      const twice = preferences.ownTools.some((tool, i) => i !== this.#edited && tool.definition.name === definition.name);
+      const twice = preferences.ownTools.some(
+        (tool, i) => i !== this.#edited && tool.definition.name === definition.name,
+      );
       if (twice) throw new Error(`There is a tool named ${definition.name} already.`);
       const tool = { on: true, definition };
       const { ownTools } = preferences;

@@ -62,8 +62,17 @@ export class Sidebar {
     const query = this.search.value.trim();
     const found = this.session.conversations.map((c) => [c, find(c, query)]).filter(([, hit]) => hit);
     const groups = Map.groupBy ? Map.groupBy(found, ([c]) => dayOf(c.updated)) : grouped(found);
-    this.list.replaceChildren(...[...groups].map(([day, hits], i) => group(day, i, hits.map(([c, hit]) => this.#item(c, hit)))));
-    if (!found.length) this.list.append(h("p.soft", {}, query ? "Nothing has these words." : "Conversations will be kept here."));
+    this.list.replaceChildren(
+      ...[...groups].map(([day, hits], i) =>
+        group(
+          day,
+          i,
+          hits.map(([c, hit]) => this.#item(c, hit)),
+        ),
+      ),
+    );
+    if (!found.length)
+      this.list.append(h("p.soft", {}, query ? "Nothing has these words." : "Conversations will be kept here."));
     if (searched && query) announce(`${count(found.length, "conversation")} found`);
     if (focused) this.list.querySelector(`[data-id="${CSS.escape(focused)}"] .open`)?.focus();
   }
@@ -75,7 +84,13 @@ export class Sidebar {
       byId("message").focus();
     };
     const current = conversation === this.session.current;
-    const button = h("button.open", { type: "button", "aria-current": current ? "true" : null, onclick: open }, h("span.name", { dir: "auto" }, title), snippet && h("span.snippet", { dir: "auto" }, snippet), this.session.isRunning(conversation.id) && h("span.pulse", { role: "img", "aria-label": "answering" }));
+    const button = h(
+      "button.open",
+      { type: "button", "aria-current": current ? "true" : null, onclick: open },
+      h("span.name", { dir: "auto" }, title),
+      snippet && h("span.snippet", { dir: "auto" }, snippet),
+      this.session.isRunning(conversation.id) && h("span.pulse", { role: "img", "aria-label": "answering" }),
+    );
     const item = h("li.item", { "data-id": conversation.id, class: current ? "current" : null });
     item.className = current ? "item current" : "item";
     item.append(
@@ -92,7 +107,12 @@ export class Sidebar {
   }
 
   #rename(conversation, item) {
-    const field = h("input.rename", { type: "text", "aria-label": "Name of the conversation", dir: "auto", maxlength: "200" });
+    const field = h("input.rename", {
+      type: "text",
+      "aria-label": "Name of the conversation",
+      dir: "auto",
+      maxlength: "200",
+    });
     field.value = this.session.titleOf(conversation);
     const close = (keep) => {
       if (this.#renaming !== field) return;
@@ -122,8 +142,13 @@ export class Sidebar {
   #export(conversations, name) {
     const kept = conversations.filter((conversation) => conversation.messages.length);
     if (!kept.length) return toast("There is no conversation to export yet.");
-    const file = new Blob([kept.map((conversation) => `${toLine(conversation)}\n`).join("")], { type: "application/jsonl" });
-    const link = h("a", { href: URL.createObjectURL(file), download: `${name.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60) || "conversation"}.jsonl` });
+    const file = new Blob([kept.map((conversation) => `${toLine(conversation)}\n`).join("")], {
+      type: "application/jsonl",
+    });
+    const link = h("a", {
+      href: URL.createObjectURL(file),
+      download: `${name.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60) || "conversation"}.jsonl`,
+    });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
     return toast(`${count(kept.length, "conversation")} exported.`);

@@ -70,7 +70,13 @@ export class Thread {
 
   #update(message) {
     const { messages } = this.session.current;
-    const results = new Map(messages.slice(messages.indexOf(message) + 1).filter((m) => m.role === "tool").toReversed().map((m) => [m.tool_call_id, m]));
+    const results = new Map(
+      messages
+        .slice(messages.indexOf(message) + 1)
+        .filter((m) => m.role === "tool")
+        .toReversed()
+        .map((m) => [m.tool_call_id, m]),
+    );
     const last = messages.findLast((m) => m.role !== "tool") === message;
     this.#views.get(message)?.update({ results, last, running: this.session.running });
   }

@@ -53,7 +53,16 @@ export const BUILTIN = [
 
 function now(timezone) {
   const zone = timezone || Intl.DateTimeFormat().resolvedOptions().timeZone;
-  const options = { timeZone: zone, weekday: "long", year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  const options = {
+    timeZone: zone,
+    weekday: "long",
+    year: "numeric",
+    month: "2-digit",
+    day: "2-digit",
+    hour: "2-digit",
+    minute: "2-digit",
+    hourCycle: "h23",
+  };
   let parts;
   try {
     parts = new Intl.DateTimeFormat("en", options).formatToParts(new Date());
@@ -69,7 +78,9 @@ export function activeTools({ toolsOn, builtinOff, ownTools }) {
   if (!toolsOn) return [];
   const own = ownTools.filter((tool) => tool.on).map((tool) => tool.definition);
   const taken = new Set(own.map((definition) => definition.name));
-  const ours = BUILTIN.map((tool) => tool.definition).filter(({ name }) => !builtinOff.includes(name) && !taken.has(name));
+  const ours = BUILTIN.map((tool) => tool.definition).filter(
+    ({ name }) => !builtinOff.includes(name) && !taken.has(name),
+  );
   return [...ours, ...own].map((definition) => ({ type: "function", function: definition }));
 }
 
@@ -93,7 +104,8 @@ export function argumentsOf(call) {
   } catch {
     throw new Error("the arguments are not JSON");
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new Error("the arguments are no JSON object");
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new Error("the arguments are no JSON object");
   return value;
 }
 
@@ -106,7 +118,8 @@ export function readDefinition(source) {
     throw new Error(`This is not JSON: ${error.message}`);
   }
   const { name, description = "", parameters = { type: "object", properties: {} } } = value?.function ?? value ?? {};
-  if (typeof name !== "string" || !/^[\w-]{1,64}$/.test(name)) throw new Error('It needs a "name" of letters, digits, _ and -.');
+  if (typeof name !== "string" || !/^[\w-]{1,64}$/.test(name))
+    throw new Error('It needs a "name" of letters, digits, _ and -.');
   if (typeof description !== "string") throw new Error('"description" is not text.');
   if (parameters?.type !== "object") throw new Error('"parameters" is a JSON schema of "type": "object".');
   return { name, description, parameters };

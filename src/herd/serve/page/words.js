@@ -34,7 +34,10 @@ export function statsWords(stats) {
   if (stats.tokens) parts.push(count(stats.tokens, "token"));
   if (stats.rate) parts.push(`${stats.rate < 10 ? stats.rate.toFixed(1) : number.format(stats.rate)} tokens/s`);
   if (stats.first) parts.push(`first after ${seconds(stats.first)}`);
-  if (stats.prompt) parts.push(`prompt of ${number.format(stats.prompt)}${stats.cached ? `, ${number.format(stats.cached)} cached` : ""}`);
+  if (stats.prompt)
+    parts.push(
+      `prompt of ${number.format(stats.prompt)}${stats.cached ? `, ${number.format(stats.cached)} cached` : ""}`,
+    );
   return parts;
 }
 
