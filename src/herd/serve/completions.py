@@ -49,7 +49,10 @@ class Completions:
 
     def choices(self, served: Served) -> list[Choice]:
         how = self.requests[0].sampling
-        return [Choice(Reader(served.tokenizer, stops=how.stop), frozenset(how.stop_ids)) for _ in self.requests]
+        return [
+            Choice(Reader(served.tokenizer, stops=how.stop, continues=True), frozenset(how.stop_ids))
+            for _ in self.requests
+        ]
 
     def head(self, served: Served, name: str) -> dict[str, Any]:
         """What is the same for the whole answer and for each of its events."""

@@ -19,8 +19,16 @@ from herd.text.tool_parser import Call, Event, Malformed, Text
 class Reader:
     """Push the tokens of one answer; `finish` when it has ended."""
 
-    def __init__(self, tokenizer: Tokenizer, *, stops: Sequence[str] = (), tools: Collection[str] = ()) -> None:
-        self._decoder = StreamDecoder(tokenizer, skip_special=True)
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        stops: Sequence[str] = (),
+        tools: Collection[str] = (),
+        continues: bool = False,
+    ) -> None:
+        """`continues`: the answer goes on with the prompt's text, and is no message of its own."""
+        self._decoder = StreamDecoder(tokenizer, skip_special=True, continues=continues)
         self._stops = StopText(self._decoder, tuple(stops)) if stops else None
         self._source = self._stops or self._decoder
         self._tools, self._n_ids = frozenset(tools), tokenizer.vocab_size

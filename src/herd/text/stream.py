@@ -16,9 +16,11 @@ class StreamDecoder:
     U+FFFD comes out only for bytes that are not UTF-8, whatever follows.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special: bool = False) -> None:
+    def __init__(self, tokenizer: Tokenizer, skip_special: bool = False, *, continues: bool = False) -> None:
+        """`continues`: the ids go on with a text, so that a space before them is a space (Llama 2's tokenizers)."""
         self._tokenizer, self._skip_special = tokenizer, skip_special
-        self._at_start = tokenizer.prefixes_space
+        self._begins_anew = tokenizer.prefixes_space and not continues
+        self._at_start = self._begins_anew
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
@@ -32,7 +34,7 @@ class StreamDecoder:
         """What is held back, as U+FFFD, at the end of the stream; the decoder can then be used again."""
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
-        self._at_start = self._tokenizer.prefixes_space
+        self._at_start = self._begins_anew
         return rest
 
 
