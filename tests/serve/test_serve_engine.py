@@ -105,6 +105,18 @@ def test_a_step_that_fails_ends_its_requests_and_no_others(backend, stream):
         assert settled(backend)
 
 
+def test_a_response_that_fails_ends_with_its_own_event(backend):
+    failing(backend, ArtifactError("the model's logits are not finite numbers"), at=4)
+    with running(backend) as server:
+        body = {"model": NAME, "input": "hello", "stream": True, "ignore_eos": True}
+        events = ask(server, "/v1/responses", body)[2].strip().split(b"\n\n")
+    last = json.loads(events[-1].partition(b"data: ")[2])
+    assert last["type"] == "response.failed"
+    assert last["response"]["status"] == "failed"
+    assert "not finite" in last["response"]["error"]["message"]
+    assert last["sequence_number"] == len(events) - 1
+
+
 def test_a_bug_in_a_step_is_told_without_its_words(backend):
     failing(backend, ValueError("/srv/secret is wrong"), at=2)
     with running(backend) as server:

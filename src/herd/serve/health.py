@@ -36,7 +36,7 @@ class Models(Answer):
 
 
 class Health(Answer):
-    status: Literal["ok", "loading", "stopping"]
+    status: Literal["ok"]
 
 
 @router.get("/v1/models", **read_only(Models, "models"))
