@@ -29,13 +29,15 @@ TARGET INLINE void NAME(multiply)(int64_t rows, int64_t inner, int64_t width, co
         const int whole = n + step <= width;
         int64_t r = 0;
         for (; whole && r + TILE_ROWS <= rows; r += TILE_ROWS)
-            NAME(tile)(TILE_ROWS, TILE_VECTORS, inner, a + r * a_stride, a_stride, b + n, b_stride, c + r * c_stride + n,
-                       c_stride, add);
-        for (; r < rows; r++)
-            for (int64_t i = n; i < width && i < n + step; i += whole ? step : LANES) {
-                if (whole) NAME(tile)(1, TILE_VECTORS, inner, a + r * a_stride, a_stride, b + i, b_stride, c + r * c_stride + i, c_stride, add);
-                else NAME(tile)(1, 1, inner, a + r * a_stride, a_stride, b + i, b_stride, c + r * c_stride + i, c_stride, add);
-            }
+            NAME(tile)(TILE_ROWS, TILE_VECTORS, inner, a + r * a_stride, a_stride, b + n, b_stride,
+                       c + r * c_stride + n, c_stride, add);
+        for (; r < rows; r++) {
+            const float *row = a + r * a_stride;
+            float *to = c + r * c_stride;
+            if (whole) NAME(tile)(1, TILE_VECTORS, inner, row, 0, b + n, b_stride, to + n, 0, add);
+            for (int64_t i = n; !whole && i < width; i += LANES)
+                NAME(tile)(1, 1, inner, row, 0, b + i, b_stride, to + i, 0, add);
+        }
     }
 }
 
@@ -107,7 +109,8 @@ TARGET static void NAME(attend)(state *s, const span *p) {
     NAME(multiply)(rows, s->a->size, (keys + LANES - 1) / LANES * LANES, q, size, s->k, BLOCK,
                    s->scores + p->first * BLOCK, BLOCK, 0);
     for (int64_t row = p->first; row < p->end; row++) NAME(weigh)(s, p, row);
-    NAME(multiply)(rows, keys, size, s->scores + p->first * BLOCK, BLOCK, s->v, size, s->mixed + p->first * size, size, 1);
+    NAME(multiply)(rows, keys, size, s->scores + p->first * BLOCK, BLOCK, s->v, size, s->mixed + p->first * size, size,
+                   1);
 }
 
 /* A query, times 1 / sqrt(size). */

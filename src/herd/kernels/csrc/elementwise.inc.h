@@ -34,7 +34,8 @@ TARGET static void NAME(norm)(const elementwise *e, int64_t begin, int64_t end) 
 TARGET static void NAME(swiglu)(const elementwise *e, int64_t begin, int64_t end) {
     const int64_t bytes = bytes_of(e->type), width = e->width;
     for (int64_t n = begin; n < end; n++) {
-        const void *gate = (const char *)e->x + n * e->x_stride * bytes, *up = (const char *)e->y + n * e->y_stride * bytes;
+        const void *gate = (const char *)e->x + n * e->x_stride * bytes;
+        const void *up = (const char *)e->y + n * e->y_stride * bytes;
         void *out = (char *)e->out + n * width * bytes;
         for (int64_t i = 0; i < width; i += LANES) {
             const VEC v = NAME(part)(gate, e->type, i, width);
@@ -70,8 +71,7 @@ TARGET INLINE void NAME(keep)(const elementwise *e, const void *from, void *cach
     }
     float row[MOST_SIZE];
     uint8_t *to = (uint8_t *)cache + slot * width;
-    for (int64_t i = 0; i < width; i++)
-        row[i] = e->type == FLOAT32 ? ((const float *)from)[i] : bits_to_float((uint32_t)((const uint16_t *)from)[i] << 16);
+    for (int64_t i = 0; i < width; i++) row[i] = number_at(from, e->type, i);
     scales[slot] = NAME(quantise)(row, width, __builtin_inff());
     for (int64_t i = 0; i < width; i++) to[i] = e4m3_code(row[i]);
 }
@@ -79,7 +79,8 @@ TARGET INLINE void NAME(keep)(const elementwise *e, const void *from, void *cach
 TARGET static void NAME(rotate)(const elementwise *e, int64_t begin, int64_t end) {
     const int64_t bytes = bytes_of(e->type), head = e->width * bytes, half = e->width / 2;
     for (int64_t n = begin; n < end; n++) {
-        const char *q = (const char *)e->x + n * e->x_stride * bytes, *k = (const char *)e->y + n * e->y_stride * bytes;
+        const char *q = (const char *)e->x + n * e->x_stride * bytes;
+        const char *k = (const char *)e->y + n * e->y_stride * bytes;
         const char *v = (const char *)e->weight + n * e->weight_stride * bytes;
         const char *cos = (const char *)e->cos + n * half * bytes, *sin = (const char *)e->sin + n * half * bytes;
         const int64_t page = e->places[n] / e->page, offset = e->places[n] % e->page;

@@ -105,4 +105,8 @@ INLINE float e4m3_value(uint8_t code) {
 
 INLINE int64_t bytes_of(int type) { return type == FLOAT32 ? 4 : type == BFLOAT16 ? 2 : 1; }
 
+INLINE float number_at(const void *from, int type, int64_t i) {
+    return type == FLOAT32 ? ((const float *)from)[i] : bits_to_float((uint32_t)((const uint16_t *)from)[i] << 16);
+}
+
 #endif

@@ -12,8 +12,10 @@ TARGET INLINE void NAME(transpose_words)(__m512i *v) {
             b[i + 2 * j + 1] = _mm512_unpackhi_epi64(a[i + j], a[i + j + 2]);
         }
     for (int i = 0; i < 4; i++) { /* b[4 r + i]: column 4 l + i of rows 4 r to 4 r + 3, in each quarter l */
-        const __m512i low = _mm512_shuffle_i32x4(b[i], b[4 + i], 0x88), high = _mm512_shuffle_i32x4(b[8 + i], b[12 + i], 0x88);
-        const __m512i low2 = _mm512_shuffle_i32x4(b[i], b[4 + i], 0xdd), high2 = _mm512_shuffle_i32x4(b[8 + i], b[12 + i], 0xdd);
+        const __m512i low = _mm512_shuffle_i32x4(b[i], b[4 + i], 0x88);
+        const __m512i high = _mm512_shuffle_i32x4(b[8 + i], b[12 + i], 0x88);
+        const __m512i low2 = _mm512_shuffle_i32x4(b[i], b[4 + i], 0xdd);
+        const __m512i high2 = _mm512_shuffle_i32x4(b[8 + i], b[12 + i], 0xdd);
         v[i] = _mm512_shuffle_i32x4(low, high, 0x88);
         v[8 + i] = _mm512_shuffle_i32x4(low, high, 0xdd);
         v[4 + i] = _mm512_shuffle_i32x4(low2, high2, 0x88);

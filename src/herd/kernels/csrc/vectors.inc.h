@@ -1,5 +1,6 @@
-/* Vectors of floats: exp, rounding to bfloat16 and e4m3, numbers read and written. Included by each level, which
-   gives TARGET, NAME(name), VEC (LANES floats) with FMA, SET1, BLEND, ROUND, TIMES_2_TO, TOTAL, TOP, TRANSPOSE. Arithmetic is the compiler's own. */
+/* Vectors of floats: exp, rounding to bfloat16, numbers read and written. Included by each level, which gives TARGET,
+   NAME(name), VEC (LANES floats) with FMA, SET1, BLEND, ROUND, TIMES_2_TO, TOTAL, TOP, TRANSPOSE, and its ways to widen
+   and to narrow. Other arithmetic is the compiler's own. */
 
 typedef int32_t NAME(ints) __attribute__((vector_size(4 * LANES)));
 #define INTS NAME(ints)
@@ -40,7 +41,7 @@ TARGET INLINE VEC NAME(rounded)(VEC v, int type) { return type == BFLOAT16 ? NAM
 TARGET INLINE VEC NAME(read_some)(const void *from, int type, int64_t i, int64_t count) {
     float some[LANES] = {0};
     for (int64_t j = 0; j < count; j++)
-        some[j] = type == FLOAT32 ? ((const float *)from)[i + j] : bits_to_float((uint32_t)((const uint16_t *)from)[i + j] << 16);
+        some[j] = number_at(from, type, i + j);
     return NAME(load)(some);
 }
 
