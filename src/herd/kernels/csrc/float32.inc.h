@@ -72,14 +72,23 @@ TARGET static void NAME(rows_f32)(const job *j, int64_t begin, int64_t end, void
         NAME(strip)(j, n, end - n < HEIGHT ? end - n : HEIGHT, turned, turned + STRETCH * HEIGHT);
 }
 
-/* Rows of activations as [column][row]. */
+/* `count` rows of activations as [column][stride]: all of them a column at a time, for `to` may exceed a cache. */
+TARGET INLINE void NAME(place_rows)(const job *j, int64_t m, float *to, int64_t stride, const int64_t count) {
+    const float *x = (const float *)j->x + m * j->x_stride;
+    const uint16_t *narrow = (const uint16_t *)j->x + m * j->x_stride;
+    if (j->x_type == X_FLOAT32)
+        for (int64_t i = 0; i < j->k; i++, to += stride)
+            for (int64_t c = 0; c < count; c++) to[c] = x[c * j->x_stride + i];
+    else
+        for (int64_t i = 0; i < j->k; i++, to += stride)
+            for (int64_t c = 0; c < count; c++) to[c] = bits_to_float((uint32_t)narrow[c * j->x_stride + i] << 16);
+}
+
 TARGET static void NAME(prepare_f32)(const job *j, int64_t m, void *scratch) {
-    const int64_t stride = NAME(columns)(j), count = j->m - m < COLUMNS ? j->m - m : COLUMNS;
-    float *row = scratch, *to = (float *)j->prepared + m * j->k_padded;
-    for (int64_t c = 0; c < count; c++) {
-        NAME(prepare_row)(j, m + c, row);
-        for (int64_t i = 0; i < j->k; i++) to[i * stride + c] = row[i];
-    }
+    float *to = (float *)j->prepared + m * j->k_padded;
+    (void)scratch;
+    if (j->m - m >= COLUMNS) NAME(place_rows)(j, m, to, COLUMNS, COLUMNS);
+    else NAME(place_rows)(j, m, to, NAME(columns)(j), j->m - m);
 }
 
 static kernel NAME(kernel_f32)(void) {
