@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from serving import SETTINGS, engine_backend, running, tiny_tokenizer
+from serving import SETTINGS, Scripted, engine_backend, running, tiny_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +23,24 @@ def client(server):
 
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as found:
         yield found
+
+
+@pytest.fixture
+def scripted(tokenizer):
+    """A client of a server that gives the replies it is told; `ask(replies)` enters it."""
+    import openai
+
+    entered = []
+
+    def ask(replies, **options):
+        backend = Scripted(tokenizer, replies, **options)
+        context = running(backend)
+        entered.append(context)
+        server = context.__enter__()
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+        entered.append(client)
+        return client, backend
+
+    yield ask
+    for one in reversed(entered):
+        one.__exit__(None, None, None)

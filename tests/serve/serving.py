@@ -16,10 +16,21 @@ from herd.serve.engine_backend import EngineBackend
 from herd.serve.loading import ModelSettings, make_ready
 from herd.serve.server import address, listen, make_server
 from herd.serve.settings import ServeSettings
+from herd.serve.wire.chat import ChatChunk
 from herd.text import Tokenizer
 from stored_models import make_model
 
 NAME = "tiny"
+ASK = [{"role": "user", "content": "How is the weather in Bern?"}]
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a town.",
+        "parameters": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]},
+    },
+}
+CALL = '{"type": "function", "name": "weather", "parameters": {"town": "Bern"}}'
 SETTINGS = ServeSettings(name=NAME, port=0, max_running=8, max_queue=64, drain_seconds=5)
 TEXTS = ["The quick brown fox says hello to the lazy dog, and the weather in Bern is fine today.\n" * 4]
 
@@ -171,3 +182,14 @@ class ScriptedAnswers:
 def quick(**changes: object) -> ServeSettings:
     """SETTINGS with other limits."""
     return replace(SETTINGS, **changes)
+
+
+def chunks_of(stream):
+    chunks = list(stream)
+    for chunk in chunks:
+        ChatChunk.model_validate(chunk.to_dict())
+    return chunks
+
+
+def text_of(chunks, index=0):
+    return "".join(c.delta.content or "" for chunk in chunks for c in chunk.choices if c.index == index)

@@ -13,8 +13,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from serving import NAME, Scripted, running, wait_until
-from test_serve_openai import CALL
+from serving import CALL, NAME, Scripted, running, wait_until
 
 HERE = Path(__file__).parent
 

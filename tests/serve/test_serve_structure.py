@@ -7,8 +7,7 @@ import re
 
 import openai
 import pytest
-from serving import NAME
-from test_serve_openai import ASK, WEATHER
+from serving import ASK, NAME, WEATHER
 
 pytest.importorskip("llguidance")
 

@@ -15,16 +15,15 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
 
 from herd.errors import BusyError
 from herd.generate.engine import Engine
 from herd.generate.protocol import Request, Step
 from herd.serve.backend import Ended, Load, NotReadyError, Said, Served
+from herd.serve.embedding import Embedding
 from herd.serve.inbox import Inbox, as_compute_error, stopping
 from herd.serve.pacing import Waker
 
-T = TypeVar("T")
 Embed = Callable[[Sequence[Sequence[int]]], Iterator[list[float] | None]]
 log = logging.getLogger("herd.serve")
 _NOT_READY = "the model is being loaded"
@@ -67,7 +66,7 @@ class EngineBackend:
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._owners: dict[int, tuple[_Answers, int]] = {}  # by the engine's number
         self._answers: weakref.WeakSet[_Answers] = weakref.WeakSet()  # those that anybody still reads
-        self._embeddings: set[asyncio.Future[list[list[float]]]] = set()
+        self._embeddings: set[Embedding] = set()
         self._live = 0  # requests that run or wait
         self._draining = self._told_failure = False
         self._stats = Load()
@@ -113,14 +112,14 @@ class EngineBackend:
 
     async def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
         loaded = self._ready_for(1)
-        done: asyncio.Future[list[list[float]]] = self._loop.create_future()
-        self._embeddings.add(done)
+        embedding = Embedding(self._loop, loaded.embed(prompts))
+        self._embeddings.add(embedding)
         self._live += 1
         try:
-            self._commands.put(lambda: self._embed_next(loaded.embed(prompts), [], done))
-            return await done
+            self._commands.put(lambda: self._advance(embedding))
+            return await embedding.done
         finally:
-            self._embeddings.discard(done)
+            self._embeddings.discard(embedding)
             self.closed()
 
     def _ready(self) -> Loaded:
@@ -210,22 +209,10 @@ class EngineBackend:
             self._loaded.engine.cancel(number)
             self._measure(self._loaded.engine)
 
-    def _embed_next(
-        self, parts: Iterator[list[float] | None], found: list[list[float]], done: asyncio.Future[list[list[float]]]
-    ) -> None:
-        """Compute the next part of some embeddings, and queue the rest behind what else was asked."""
-        if done.cancelled():
-            return
-        try:
-            part = next(parts)
-        except StopIteration:
-            self._tell(_settle, done, found, None)
-        except Exception as error:
-            log.exception("an embedding failed")
-            self._tell(_settle, done, found, as_compute_error(error))
-        else:
-            more = found if part is None else [*found, part]
-            self._commands.put(lambda: self._embed_next(parts, more, done))
+    def _advance(self, embedding: Embedding) -> None:
+        """The rest of an embedding stands behind what else was asked."""
+        if embedding.advance():
+            self._commands.put(lambda: self._advance(embedding))
 
     def _tell(self, function: Callable[..., None], *arguments: object) -> None:
         """Call on the event loop's thread; when that is gone there is nobody to tell."""
@@ -257,8 +244,8 @@ class EngineBackend:
             log.critical("the engine has ended", exc_info=error)
         for answers in list(self._answers):
             answers.fail(as_compute_error(error))
-        for done in list(self._embeddings):
-            _settle(done, [], as_compute_error(error))
+        for embedding in list(self._embeddings):
+            embedding.settle(as_compute_error(error))
         if self._on_failure is not None:
             self._on_failure(error)
         else:
@@ -269,8 +256,3 @@ class EngineBackend:
             owner = self._owners.pop(number, None)  # the engine's thread may just have cancelled it
             if owner is not None:
                 owner[0].fail(as_compute_error(error))
-
-
-def _settle(done: asyncio.Future[T], value: T, error: BaseException | None) -> None:
-    if not done.done():
-        done.set_exception(error) if error else done.set_result(value)
