@@ -27,7 +27,11 @@ WEATHER = {
     "function": {
         "name": "weather",
         "description": "The weather of a town.",
-        "parameters": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]},
+        "parameters": {
+            "type": "object",
+            "properties": {"town": {"type": "string", "maxLength": 12}},
+            "required": ["town"],
+        },
     },
 }
 CALL = '{"type": "function", "name": "weather", "parameters": {"town": "Bern"}}'
