@@ -12,12 +12,15 @@ from herd.generate.engine import Engine
 from herd.generate.protocol import Request, Sampling
 from herd.generate.settings import SchedulerSettings
 from herd.weights.build import load_any
+from herd.weights.resident import fits, make_resident
 
 CACHE_TOKENS = 16_384
 
 
 def main(folder: str) -> None:
     model = load_any(Path(folder), dtype=torch.bfloat16)
+    if fits(model):  # as herd serve does
+        make_resident(model)
     engines = {
         share: Engine(model, cache_tokens=CACHE_TOKENS, scheduling=SchedulerSettings(share=share))
         for share in (True, False)

@@ -209,6 +209,9 @@ def _serve(command: argparse.ArgumentParser) -> None:
     command.add_argument("--cache-dtype", default="", choices=["fp8", "bf16", "fp32"], help="default: the model's")
     command.add_argument("--cache-tokens", type=int, default=0, metavar="N", help="the same, in positions")
     command.add_argument(
+        "--mapped", action="store_true", help="leave the weights in the file: starts sooner, decodes slower"
+    )
+    command.add_argument(
         "--cors", action="append", default=[], metavar="ORIGIN", help="pages of https://SITE may call; '*' is any"
     )
     command.add_argument(
@@ -245,6 +248,7 @@ def _serve(command: argparse.ArgumentParser) -> None:
             cache_dtype=options.cache_dtype,
             cache_tokens=options.cache_tokens,
             cache_gb=options.cache_gb,
+            mapped=options.mapped,
             api_keys=tuple(options.api_key),
             api_key_file=options.api_key_file,
             open_to_all=options.no_key,

@@ -42,7 +42,9 @@ def chat(
     from herd.serve.loading import ModelSettings, load
     from herd.serve.settings import ServeSettings
 
-    loaded = load(ModelSettings(model_folder, device, fp8, draft), ServeSettings(str(model_folder), max_running=1))
+    loaded = load(
+        ModelSettings(model_folder, device, fp8, draft, mapped=True), ServeSettings(str(model_folder), max_running=1)
+    )
     served, tokenizer = loaded.served, loaded.served.tokenizer
     if tokenizer.foreign_format:
         print(tokenizer.foreign_format.told(), file=sys.stderr)

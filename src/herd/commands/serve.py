@@ -29,6 +29,7 @@ class Asked:
     cache_dtype: str = ""
     cache_tokens: int = 0
     cache_gb: float = 0.0
+    mapped: bool = False
     api_keys: tuple[str, ...] = ()
     api_key_file: Path | None = None
     open_to_all: bool = False  # other hosts than loopback without a key
@@ -90,6 +91,7 @@ def backend_of(
         cache_dtype=asked.cache_dtype,
         cache_tokens=asked.cache_tokens,
         cache_gib=asked.cache_gb,
+        mapped=asked.mapped,
     )
     most = settings.max_running + settings.max_queue
     return EngineBackend(lambda: load(chosen, settings), most=most, on_ready=on_ready, on_failure=on_failure)

@@ -19,6 +19,7 @@ _NOT_OURS = {  # options of the embedded engine -> what to do instead
     "draft": """say --vllm-option 'speculative_config={"model": "SMALL", "num_speculative_tokens": 4}'""",
     "cache_dtype": "say --vllm-option kv_cache_dtype=fp8",
     "cache_tokens": "say --vllm-option kv_cache_memory_bytes=N",
+    "mapped": "leave it out: vLLM keeps the weights on the GPUs",
     "cache_gb": "say --vllm-option gpu_memory_utilization=0.9",
 }
 

@@ -31,6 +31,7 @@ from herd.serve.settings import ServeSettings
 from herd.text import Tokenizer
 from herd.weights.build import own_dtype, place
 from herd.weights.registry import open_model, tokenizer_of
+from herd.weights.resident import fits, make_resident
 from herd.weights.stored import StoredModel
 
 PROMPT = "prompt"
@@ -52,6 +53,7 @@ class ModelSettings:
     cache_dtype: str = ""  # a name in CACHE_DTYPES; "": the model's
     cache_tokens: int = 0
     cache_gib: float = 0.0
+    mapped: bool = False  # weights stay in the mapped file, even where a copy on large pages fits
 
     def __post_init__(self) -> None:
         if self.cache_dtype not in ("", *CACHE_DTYPES):
@@ -73,6 +75,10 @@ def load(chosen: ModelSettings, settings: ServeSettings) -> Loaded:
         stored = quantised(stored, policy_called(chosen.fp8))
     # The file's own dtype: who serves reads the weights for every token, and half the bytes are twice the speed.
     model = place(stored, chosen.device, remarks.append, choose=_as_stored)
+    if not chosen.mapped and fits(model):
+        remarks.append(
+            f"{make_resident(model) / GIB:.2f} GiB of weights lie on large pages; --mapped leaves them in the file"
+        )
     return make_ready(model, tokenizer, chosen, settings, remarks, _drafter(chosen, device_of(model)))
 
 
