@@ -4,6 +4,7 @@ import dataclasses
 from functools import lru_cache
 
 import numpy as np
+from generate_models import run as run_plainly
 from generate_models import telling_model
 
 from herd.generate import Request, Sampling
@@ -64,19 +65,8 @@ def requests_of(n, seed=0, **settings):
 
 
 def run(engine, requests):
-    handles = [engine.submit(request) for request in requests]
-    done, came = {}, {handle: [] for handle in handles}
-    while engine.busy:
-        step = engine.step()
-        for one in step.sampled:
-            came[one.number].append(one)
-        done.update(step.finished)
-        engine.continuous.scheduler.check()
-    for handle, completion in done.items():
-        assert tuple(one.token for one in came[handle]) == completion.tokens
-        assert tuple(one.logprob for one in came[handle]) == completion.logprobs
-        assert tuple(one.top for one in came[handle] if one.top) == completion.top_logprobs
-    return [done[handle] for handle in handles]
+    """`generate_models.run`, the scheduler's books looked at after every step."""
+    return run_plainly(engine, requests, after_step=engine.continuous.scheduler.check)
 
 
 def drafted(model, drafter, **options):

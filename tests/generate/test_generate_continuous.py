@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from generate_models import telling_model
+from generate_models import run, telling_model
 
 from herd.errors import ArtifactError, BusyError, InputError
 from herd.generate import Request, Sampling
@@ -40,22 +40,6 @@ def make_requests(n, seed=0, **settings):
         how = {"max_tokens": int(rng.integers(1, 20)), "stop_ids": (5, 17), "seed": i, **settings}
         requests.append(Request(tuple(prompt), Sampling(**how)))
     return requests
-
-
-def run(engine, requests):
-    """All completions, with the tokens as they came, in the order of the requests."""
-    handles = [engine.submit(request) for request in requests]
-    done, came = {}, {handle: [] for handle in handles}
-    while engine.busy:
-        step = engine.step()
-        for one in step.sampled:
-            came[one.number].append(one)
-        done.update(step.finished)
-    for handle, completion in done.items():
-        assert tuple(one.token for one in came[handle]) == completion.tokens
-        assert tuple(one.logprob for one in came[handle]) == completion.logprobs
-        assert tuple(one.top for one in came[handle] if one.top) == completion.top_logprobs
-    return [done[handle] for handle in handles]
 
 
 def settings_of(**changed):
