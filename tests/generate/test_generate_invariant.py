@@ -29,13 +29,6 @@ def compiled():
         pytest.skip("the kernels were not compiled: no C compiler when herd was installed")
 
 
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def slow(kind):
     return pytest.param(kind, marks=pytest.mark.slow)
 

@@ -42,13 +42,6 @@ def compiled():
         pytest.skip("the kernels were not compiled: no C compiler when herd was installed")
 
 
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def draw_pages(groups, size, dtype, seed=0):
     generator = torch.Generator().manual_seed(seed)
     keys, values = (torch.randn(N_PAGES, groups, PAGE, size, generator=generator) for _ in range(2))
