@@ -1,10 +1,11 @@
-"""Tokenizers and their grammars, made once for the tests of a file."""
+"""Tokenizers and their grammars, made once for the tests of a file; and levels of the compiled kernels."""
 
 import pytest
 from grammar_walks import CORPUS, data
 
 from herd.generate.grammars import Grammars
 from herd.text.tokenizer import Tokenizer
+from kernel_levels import compiled, level  # noqa: F401
 
 
 @pytest.fixture(scope="module")

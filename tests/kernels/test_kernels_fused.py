@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from test_kernels_attention import compiled, level  # noqa: F401
 
 from herd.kernels.attention import E4M3, PageTensors
 from herd.kernels.attention_plan import Sequence, plan

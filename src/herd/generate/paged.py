@@ -12,9 +12,12 @@ replaced and everything between their products is its work; elsewhere only atten
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from herd.generate.paged_cache import PagedCache
+from herd.generate.recorded import Recorded
 from herd.generate.torch_paged import TorchPagedAttention
 from herd.generate.twin import replaced
 from herd.kernels.attention import paged_attention
@@ -54,26 +57,46 @@ class PagedBlock(nn.Module):
         return mixed_1ND
 
 
-class PagedNorm(nn.Module):
-    """The last norm by the compiled library."""
+class PagedLayers(nn.Module):
+    """All layers and the last norm, by the compiled library: in one call where that can be, else layer by layer."""
+
+    def __init__(self, plain: Sequence[Block], norm: RMSNorm, cache: PagedCache) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(PagedBlock(block, cache) for block in plain)
+        self.norm = norm
+        self._recorded = Recorded(plain, norm, cache)
+
+    def forward(self, x_1ND: Tensor, layout: Layout) -> Tensor:
+        hidden_1ND = self._recorded.run(x_1ND, layout)
+        if hidden_1ND is not None:
+            return hidden_1ND
+        for block in self.blocks:
+            x_1ND = block(x_1ND, layout)
+        return rms_norm(x_1ND, self.norm.weight, self.norm.eps)
+
+
+class Normed(nn.Module):
+    """Stands for the last norm where `PagedLayers` did it."""
 
     def __init__(self, plain: RMSNorm) -> None:
         super().__init__()
         self.weight, self.eps = plain.weight, plain.eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
+    def forward(self, hidden_1ND: Tensor) -> Tensor:
+        return hidden_1ND
 
 
 def with_pages(model: Llama, cache: PagedCache) -> Llama:
     """The same parameters and layers, attention over pages. What is put into `model` later is not seen here."""
-    layers = nn.ModuleList(_paged(block, cache) for block in model.model.layers)
-    norm = PagedNorm(model.model.norm) if cache.compiled else model.model.norm
-    return replaced(model, model=replaced(model.model, layers=layers, norm=norm))
-
-
-def _paged(block: nn.Module, cache: PagedCache) -> nn.Module:
-    assert isinstance(block, Block)
+    plain, norm = [_block(block) for block in model.model.layers], model.model.norm
     if cache.compiled:
-        return PagedBlock(block, cache)
-    return replaced(block, self_attn=TorchPagedAttention(block.self_attn, cache))
+        layers = nn.ModuleList([PagedLayers(plain, norm, cache)])
+        return replaced(model, model=replaced(model.model, layers=layers, norm=Normed(norm)))
+    layers = nn.ModuleList(replaced(block, self_attn=TorchPagedAttention(block.self_attn, cache)) for block in plain)
+    return replaced(model, model=replaced(model.model, layers=layers))
+
+
+def _block(block: nn.Module) -> Block:
+    """A twin: another part that `block` gets later is not seen here."""
+    assert isinstance(block, Block)
+    return replaced(block)

@@ -35,7 +35,7 @@ class PageTensors(NamedTuple):
     value_scale: Tensor | None = None
 
 
-class _Attention(ctypes.Structure):
+class Attention(ctypes.Structure):
     """`attention` of csrc/pass.h."""
 
     _fields_ = (
@@ -58,28 +58,47 @@ def paged_attention(q_NHK: Tensor, pages: PageTensors, planned: Plan) -> Tensor:
     assert found is not None, "the library is not there: ask `usable` first"
     check(q_NHK, pages, planned)
     q_NHK = q_NHK if q_NHK[0].is_contiguous() else q_NHK.contiguous()
-    n_tokens, heads, size = q_NHK.shape
-    _, groups, page, _ = pages.keys.shape
-    out_NHK = torch.empty(n_tokens, heads, size, dtype=q_NHK.dtype)
-    call = _Attention(
-        q_NHK.data_ptr(),
-        pages.keys.data_ptr(),
-        pages.values.data_ptr(),
-        pages.key_scale.data_ptr() if pages.key_scale is not None else None,
-        pages.value_scale.data_ptr() if pages.value_scale is not None else None,
-        out_NHK.data_ptr(),
-        *(array.ctypes.data for array in (planned.positions_N, planned.tables, planned.blocks, planned.segments)),
-        *(q_NHK.stride(0), len(planned.blocks), heads, groups, size, page),
-        *(TYPES[q_NHK.dtype], TYPES[pages.keys.dtype]),
-    )
+    out_NHK = torch.empty(q_NHK.shape, dtype=q_NHK.dtype)
+    call = attention_call(q_NHK, pages, out_NHK)
+    arrays = (planned.positions_N, planned.tables, planned.blocks, planned.segments)
+    call.positions, call.tables, call.blocks, call.segments = (array.ctypes.data for array in arrays)
+    call.n_blocks = len(planned.blocks)
     if found.library.herd_attention(found.level, found.threads, ctypes.byref(call)):
-        raise MemoryError(f"no memory for the attention of {n_tokens} tokens")
+        raise MemoryError(f"no memory for the attention of {len(q_NHK)} tokens")
     return out_NHK
+
+
+def attention_call(q_NHK: Tensor, pages: PageTensors, out_NHK: Tensor) -> Attention:
+    """What the library is told of `paged_attention` but for the plan; each token of q and out lies without gaps."""
+    _, heads, size = q_NHK.shape
+    _, groups, page, _ = pages.keys.shape
+    return Attention(
+        q=q_NHK.data_ptr(),
+        keys=pages.keys.data_ptr(),
+        values=pages.values.data_ptr(),
+        key_scale=pages.key_scale.data_ptr() if pages.key_scale is not None else None,
+        value_scale=pages.value_scale.data_ptr() if pages.value_scale is not None else None,
+        out=out_NHK.data_ptr(),
+        q_stride=q_NHK.stride(0),
+        heads=heads,
+        groups=groups,
+        size=size,
+        page=page,
+        q_type=TYPES[q_NHK.dtype],
+        cache_type=TYPES[pages.keys.dtype],
+    )
 
 
 def check(q_NHK: Tensor, pages: PageTensors, planned: Plan) -> None:
     """The library trusts these sizes, and wrong ones would read foreign memory."""
-    n_tokens, heads, size = q_NHK.shape
+    check_pages(q_NHK, pages)
+    if planned.n_tokens != len(q_NHK) or planned.n_pages > len(pages.keys):
+        raise ValueError("the plan is of another pass")
+
+
+def check_pages(q_NHK: Tensor, pages: PageTensors) -> None:
+    """What of `check` no plan is needed for."""
+    _, heads, size = q_NHK.shape
     n_pages, groups, page, _ = pages.keys.shape
     fits = heads % groups == 0 and pages.keys.shape == pages.values.shape == (n_pages, groups, page, size)
     if not fits or size > MOST_SIZE or BLOCK % page:
@@ -91,5 +110,3 @@ def check(q_NHK: Tensor, pages: PageTensors, planned: Plan) -> None:
         q_NHK.device, q_NHK.dtype, pages.keys.dtype, size
     ):
         raise ValueError(f"queries in {q_NHK.dtype}, pages in {pages.keys.dtype} on {q_NHK.device}")
-    if planned.n_tokens != n_tokens or planned.n_pages > n_pages:
-        raise ValueError("the plan is of another pass")

@@ -21,10 +21,10 @@ from herd.kernels.attention import TYPES, PageTensors
 from herd.kernels.attention_plan import Plan
 from herd.kernels.library import kernels
 
-_NORM, _SWIGLU, _ROTATE = range(3)  # `enum elementwise_kind` in csrc/pass.h
+NORM, SWIGLU, ROTATE = range(3)  # `enum elementwise_kind` in csrc/pass.h
 
 
-class _Elementwise(ctypes.Structure):
+class Elementwise(ctypes.Structure):
     """`elementwise` of csrc/pass.h."""
 
     _fields_ = (
@@ -40,35 +40,24 @@ class _Elementwise(ctypes.Structure):
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x [..., D] over its root mean square, times weight [D]."""
     x = _rows(x)
-    _check(x, weight=weight)
     out = torch.empty_like(x)
-    call = _Elementwise(x=x.data_ptr(), weight=weight.data_ptr(), out=out.data_ptr(), eps=eps)
-    return _run(_NORM, call, x, out)
+    _run(NORM, norm_call(x, None, weight, eps, out), x)
+    return out
 
 
 def add_rms_norm(x: Tensor, y: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x + y, which takes x's place, and its `rms_norm`."""
     x, y = _rows(x), _rows(y)
-    _check(x, y, weight=weight)
     out = torch.empty_like(x)
-    call = _Elementwise(
-        x=x.data_ptr(),
-        y=y.data_ptr(),
-        weight=weight.data_ptr(),
-        out=out.data_ptr(),
-        sum=x.data_ptr(),
-        y_stride=x.shape[-1],
-        eps=eps,
-    )
-    return x, _run(_NORM, call, x, out)
+    _run(NORM, norm_call(x, y, weight, eps, out), x)
+    return x, out
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, all of one shape; it takes gate's place: fresh memory costs more than the work."""
     gate, up = _rows(gate), _rows(up)
-    _check(gate, up)
-    call = _Elementwise(x=gate.data_ptr(), y=up.data_ptr(), out=gate.data_ptr(), y_stride=gate.shape[-1])
-    return _run(_SWIGLU, call, gate, gate)
+    _run(SWIGLU, swiglu_call(gate, up), gate)
+    return gate
 
 
 def rotate_into(
@@ -85,57 +74,99 @@ def rotate_into(
     cos, sin [N, K / 2] in q's dtype; element i of a head turns with i + K / 2.
     """
     q_NHK, k_NGK, v_NGK, cos, sin = (x.contiguous() for x in (q_NHK, k_NGK, v_NGK, cos, sin))
+    call = rotate_call(q_NHK, k_NGK, v_NGK, pages)
+    check_angles(cos, sin, q_NHK, pages, planned)
+    call.cos, call.sin, call.places = cos.data_ptr(), sin.data_ptr(), planned.places_N.ctypes.data
+    _run(ROTATE, call, q_NHK)
+    return q_NHK
+
+
+def norm_call(x: Tensor, y: Tensor | None, weight: Tensor, eps: float, out: Tensor) -> Elementwise:
+    """What the library is told of `rms_norm` or, with y, `add_rms_norm`; tensors lie without gaps."""
+    _check(x, out, y, weight=weight)
+    return Elementwise(
+        x=x.data_ptr(),
+        y=None if y is None else y.data_ptr(),
+        weight=weight.data_ptr(),
+        out=out.data_ptr(),
+        sum=None if y is None else x.data_ptr(),
+        width=x.shape[-1],
+        x_stride=x.shape[-1],
+        y_stride=x.shape[-1],
+        eps=eps,
+        type=TYPES[x.dtype],
+    )
+
+
+def swiglu_call(gate: Tensor, up: Tensor) -> Elementwise:
+    """What the library is told of `swiglu`; tensors lie without gaps."""
+    _check(gate, up)
+    width = gate.shape[-1]
+    return Elementwise(
+        x=gate.data_ptr(),
+        y=up.data_ptr(),
+        out=gate.data_ptr(),
+        width=width,
+        x_stride=width,
+        y_stride=width,
+        type=TYPES[gate.dtype],
+    )
+
+
+def rotate_call(q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, pages: PageTensors) -> Elementwise:
+    """What the library is told of `rotate_into` but for angles and places; tensors lie without gaps."""
     n_tokens, heads, size = q_NHK.shape
-    n_pages, groups, page, _ = pages.keys.shape
+    _, groups, page, _ = pages.keys.shape
     if not (
         k_NGK.shape == v_NGK.shape == (n_tokens, groups, size)
-        and cos.shape == sin.shape == (n_tokens, size // 2)
-        and len({x.dtype for x in (q_NHK, k_NGK, v_NGK, cos, sin)}) == 1
+        and q_NHK.dtype == k_NGK.dtype == v_NGK.dtype
         and pages.keys.shape[-1] == size
-        and planned.n_tokens == n_tokens
-        and planned.n_pages <= n_pages
     ):
         raise ValueError(f"queries {tuple(q_NHK.shape)} do not fit keys {tuple(k_NGK.shape)} or their pages")
-    call = _Elementwise(
+    return Elementwise(
         x=q_NHK.data_ptr(),
         y=k_NGK.data_ptr(),
         weight=v_NGK.data_ptr(),
-        cos=cos.data_ptr(),
-        sin=sin.data_ptr(),
         out=q_NHK.data_ptr(),
         keys=pages.keys.data_ptr(),
         values=pages.values.data_ptr(),
         key_scale=pages.key_scale.data_ptr() if pages.key_scale is not None else None,
         value_scale=pages.value_scale.data_ptr() if pages.value_scale is not None else None,
-        places=planned.places_N.ctypes.data,
-        y_stride=k_NGK.stride(0),
-        weight_stride=v_NGK.stride(0),
+        width=size,
+        x_stride=heads * size,
+        y_stride=groups * size,
+        weight_stride=groups * size,
         heads=heads,
         groups=groups,
         page=page,
+        type=TYPES[q_NHK.dtype],
         cache_type=TYPES[pages.keys.dtype],
     )
-    return _run(_ROTATE, call, q_NHK, q_NHK)
+
+
+def check_angles(cos: Tensor, sin: Tensor, q_NHK: Tensor, pages: PageTensors, planned: Plan) -> None:
+    """The library trusts these sizes."""
+    n_tokens, _, size = q_NHK.shape
+    fits = cos.shape == sin.shape == (n_tokens, size // 2) and cos.dtype == sin.dtype == q_NHK.dtype
+    if not fits or planned.n_tokens != n_tokens or planned.n_pages > len(pages.keys):
+        raise ValueError(f"queries {tuple(q_NHK.shape)} do not fit angles {tuple(cos.shape)} or the plan")
 
 
 def _rows(x: Tensor) -> Tensor:
     return x if x.is_contiguous() else x.contiguous()
 
 
-def _check(x: Tensor, y: Tensor | None = None, *, weight: Tensor | None = None) -> None:
+def _check(x: Tensor, *others: Tensor | None, weight: Tensor | None = None) -> None:
     """The library trusts these sizes."""
-    fits = x.dtype in TYPES and (y is None or (y.shape == x.shape and y.dtype == x.dtype))
+    fits = x.dtype in TYPES and all(y is None or (y.shape == x.shape and y.dtype == x.dtype) for y in others)
     if not fits or (weight is not None and (weight.shape != x.shape[-1:] or weight.dtype != x.dtype)):
-        others = [(tuple(other.shape), other.dtype) for other in (y, weight) if other is not None]
-        raise ValueError(f"{tuple(x.shape)} in {x.dtype} and {others} do not belong together")
+        beside = [(tuple(other.shape), other.dtype) for other in (*others, weight) if other is not None]
+        raise ValueError(f"{tuple(x.shape)} in {x.dtype} and {beside} do not belong together")
 
 
-def _run(kind: int, call: _Elementwise, x: Tensor, out: Tensor) -> Tensor:
+def _run(kind: int, call: Elementwise, x: Tensor) -> None:
     found = kernels()
     assert found is not None, "the library is not there: ask `attention.usable` first"
-    call.width, call.type = x.shape[-1], TYPES[x.dtype]
-    call.x_stride = x.shape[-1] if kind != _ROTATE else x.stride(0)
-    rows = x.shape[0] if kind == _ROTATE else x.numel() // max(1, x.shape[-1])
+    rows = x.shape[0] if kind == ROTATE else x.numel() // max(1, x.shape[-1])
     if rows:
         found.library.herd_elementwise(found.level, found.threads, kind, ctypes.c_int64(rows), ctypes.byref(call))
-    return out

@@ -103,6 +103,8 @@ def _load(path: Path) -> ctypes.CDLL:
         *(pointer, size, pointer),  # weight, bytes from row to row, scale
         *(number, ctypes.c_float, pointer),  # quantise, bound, out
     ]
+    library.herd_run_program.restype = ctypes.c_int
+    library.herd_run_program.argtypes = [number, number, size, pointer, pointer]  # level, threads, count, them, step
     return library
 
 

@@ -13,7 +13,14 @@ from herd.kernels.library import Kernels, kernels
 from herd.kernels.reference import Q8_0_BYTES, Q8_0_VALUES
 
 _FP8, _BF16, _INT8, _Q8_0, _F32 = range(5)  # the order of `enum format` in csrc/job.h
-_TYPES = {torch.float32: 0, torch.bfloat16: 1}  # `enum xtype`
+FORMATS = {
+    torch.float8_e4m3fn: _FP8,
+    torch.bfloat16: _BF16,
+    torch.int8: _INT8,
+    torch.uint8: _Q8_0,
+    torch.float32: _F32,
+}
+TYPES = {torch.float32: 0, torch.bfloat16: 1}  # of activations: `enum xtype`
 _UNBOUNDED = float("inf")
 
 
@@ -25,7 +32,7 @@ def linear_fp8(
     x is quantised to e4m3 too, one scale a row whose magnitudes count as at most `bound` (paper, section 6.2), unless
     `weight_only`. Every product is exact in fp32. A NaN code in a row of the weight makes its results NaN.
     """
-    _check(x, weight, torch.float8_e4m3fn, weight.shape[-1], scale)
+    check(x, weight, torch.float8_e4m3fn, weight.shape[-1], scale)
     found = _usable(x, weight)
     if found is None:
         return _fp8_elsewhere(x, weight, scale, bound, weight_only)
@@ -44,21 +51,21 @@ def _fp8_elsewhere(x: Tensor, weight: Tensor, scale: Tensor, bound: float | None
 
 def linear_bf16(x: Tensor, weight: Tensor) -> Tensor:
     """x [..., K] by bfloat16 weight [N, K] -> [..., N] in x's dtype, rounded once after a sum in fp32."""
-    _check(x, weight, torch.bfloat16, weight.shape[-1])
+    check(x, weight, torch.bfloat16, weight.shape[-1])
     found = _usable(x, weight)
     return fallback.linear_bf16(x, weight) if found is None else _run(found, _BF16, x, weight)
 
 
 def linear_f32(x: Tensor, weight: Tensor) -> Tensor:
     """x [..., K] by float32 weight [N, K] -> [..., N] in x's dtype; a sum takes the columns one after the other."""
-    _check(x, weight, torch.float32, weight.shape[-1])
+    check(x, weight, torch.float32, weight.shape[-1])
     found = _usable(x, weight)
     return fallback.linear_f32(x, weight) if found is None else _run(found, _F32, x, weight)
 
 
 def linear_int8(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x [..., K] by int8 weight [N, K] with an fp32 scale a row [N, 1] -> [..., N] in x's dtype."""
-    _check(x, weight, torch.int8, weight.shape[-1], scale)
+    check(x, weight, torch.int8, weight.shape[-1], scale)
     found = _usable(x, weight)
     return fallback.linear_int8(x, weight, scale) if found is None else _run(found, _INT8, x, weight, scale)
 
@@ -70,12 +77,12 @@ def linear_q8_0(x: Tensor, blocks: Tensor) -> Tensor:
     """
     if blocks.shape[-1] % Q8_0_BYTES:
         raise ValueError(f"rows of {blocks.shape[-1]} bytes are no whole Q8_0 blocks of {Q8_0_BYTES}")
-    _check(x, blocks, torch.uint8, blocks.shape[-1] // Q8_0_BYTES * Q8_0_VALUES)
+    check(x, blocks, torch.uint8, blocks.shape[-1] // Q8_0_BYTES * Q8_0_VALUES)
     found = _usable(x, blocks)
     return fallback.linear_q8_0(x, blocks) if found is None else _run(found, _Q8_0, x, blocks)
 
 
-def _check(x: Tensor, weight: Tensor, dtype: torch.dtype, k: int, scale: Tensor | None = None) -> None:
+def check(x: Tensor, weight: Tensor, dtype: torch.dtype, k: int, scale: Tensor | None = None) -> None:
     """The library trusts these sizes, and wrong ones would read foreign memory: no asserts, which -O removes."""
     if weight.dtype != dtype or weight.dim() != 2:
         raise ValueError(f"the weight is {weight.dtype} {tuple(weight.shape)}, not a matrix of {dtype}")
@@ -100,7 +107,7 @@ def _run(
     quantise: bool = False,
     bound: float = _UNBOUNDED,
 ) -> Tensor:
-    if x.dtype not in _TYPES:
+    if x.dtype not in TYPES:
         return _run(found, format, x.float(), weight, scale, quantise=quantise, bound=bound).to(x.dtype)
     n, k = weight.shape[0], x.shape[-1]
     rows = x.reshape(-1, k)
@@ -111,7 +118,7 @@ def _run(
     failed = found.library.herd_linear(
         *(found.level, format, found.threads),
         *(rows.shape[0], n, k),
-        *(rows.data_ptr(), _TYPES[x.dtype], rows.stride(0)),
+        *(rows.data_ptr(), TYPES[x.dtype], rows.stride(0)),
         *(weight.data_ptr(), weight.stride(0) * weight.element_size(), None if scale is None else scale.data_ptr()),
         *(quantise, bound, out.data_ptr()),
     )
