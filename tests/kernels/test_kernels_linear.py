@@ -141,6 +141,33 @@ def test_every_code_of_e4m3_is_exact(level):
     assert values.isnan().sum() == 2
 
 
+@pytest.mark.parametrize("others", [0x38, 0x01, 0x00])
+def test_every_code_of_e4m3_is_exact_among_common_and_among_seldom_ones(level, others):
+    """Groups of 64 columns that hold subnormals or NaN may be widened in another way: here each code stands in one."""
+    codes = torch.full((256, 200), others, dtype=torch.uint8)
+    places = torch.arange(256) * 7 % 200
+    codes[torch.arange(256), places] = torch.arange(256, dtype=torch.uint8)
+    weight, scale = codes.view(torch.float8_e4m3fn), torch.ones(256, 1)
+    x = torch.eye(200) * 448.0
+    expected = reference.linear_fp8(x, weight, scale)
+    assert expected.isnan().any()
+    for rows in (slice(7, 8), slice(5), slice(20), slice(200)):
+        for inputs in (x[rows], x[rows].bfloat16()):
+            for how in ({}, {"weight_only": True}):
+                found = linear_fp8(inputs, weight, scale, **how)
+                torch.testing.assert_close(found, expected[rows].to(inputs.dtype), equal_nan=True, **EXACT)
+
+
+@pytest.mark.parametrize("power", [-117, -60, 60, 119])
+def test_activations_of_any_magnitude_meet_weights_exactly(level, power):
+    weight = torch.tensor([[2.0**-9, 0.875], [1.75, -448.0]]).to(torch.float8_e4m3fn)
+    x = torch.eye(2, dtype=torch.bfloat16) * 2.0**power
+    expected = reference.linear_fp8(x, weight, torch.ones(2, 1), weight_only=True)
+    found = linear_fp8(x, weight, torch.ones(2, 1), weight_only=True)
+    normal = expected.abs() >= 2.0**-126  # less may count as zero
+    torch.testing.assert_close(found[normal], expected[normal], **EXACT)
+
+
 def test_activations_are_quantised_as_quantize_rows_does(level):
     """Against the identity, a product shows the values of e4m3 themselves."""
     eye = torch.eye(300).to(torch.float8_e4m3fn)

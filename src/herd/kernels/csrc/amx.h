@@ -20,12 +20,11 @@
 /* `narrow` in half of the work, for e4m3 without its seldom codes: magnitudes under 2^-6 and NaN. `least` and `most`
    keep the codes' bounds, shifted left once, which drops the sign. */
 TARGET INLINE void narrow_common(const uint8_t *w, __m512i *v, __m512i *least, __m512i *most) {
-    const __m512i upper = _mm512_broadcast_i32x4(_mm_setr_epi8(60, 61, 62, 63, 64, 65, 66, 67, -68, -67, -66, -65, -64,
-                                                               -63, -62, -61)); /* sign, then 60 + exponent / 2 */
+    const __m512i lower = _mm512_set1_epi64(0x01020408);         /* code << 4 */
+    const __m512i upper = _mm512_set1_epi64(0x1020400000000080); /* sign, 1000, upper three bits of the exponent */
     __m512i code = _mm512_loadu_si512(w), doubled = _mm512_add_epi8(code, code);
-    __m512i low = _mm512_gf2p8affine_epi64_epi8(code, _mm512_set1_epi64(0x01020408), 0);            /* code << 4 */
-    __m512i high = _mm512_gf2p8affine_epi64_epi8(code, _mm512_set1_epi64(0x1020408000000000), 0); /* code >> 4 */
-    high = _mm512_shuffle_epi8(upper, high);
+    __m512i low = _mm512_gf2p8affine_epi64_epi8(code, lower, 0);
+    __m512i high = _mm512_gf2p8affine_epi64_epi8(code, upper, 0x40);
     *least = _mm512_min_epu8(*least, doubled);
     *most = _mm512_max_epu8(*most, doubled);
     v[0] = _mm512_unpacklo_epi8(low, high);

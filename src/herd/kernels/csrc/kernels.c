@@ -14,7 +14,8 @@
 #endif
 
 #define SMALL ((int64_t)1 << 16) /* weights, in bytes for up to eight rows: less is not worth waking a thread */
-#define FEW ((int64_t)1 << 15)            /* activations: less is prepared before a thread wakes */
+#define FEW ((int64_t)1 << 15)   /* activations: less is prepared before a thread wakes */
+#define CUTS 8 /* pieces of a thread's rows of W: who is done sooner takes what is left of another's */
 
 typedef void (*parallel_fn)(void (*work)(void *), void *data, unsigned threads, unsigned flags);
 static parallel_fn parallel;
@@ -54,44 +55,66 @@ static kernel kernel_of(int level, enum format format, int exact_in_bf16) {
     return portable_kernel(format);
 }
 
-/* What the threads share: they take pieces until none is left. */
+/* What the threads share. Each has a range of its own, which it takes piece by piece, for memory is read ahead from one
+   piece to the next; then it helps with the ranges of others. */
 typedef struct {
     const job *j;
     kernel kernel;
-    int64_t piece, end;
+    int64_t range, piece, end;
+    int threads;
+    atomic_llong *next; /* [threads] where each range goes on */
     char *scratch;
     size_t scratch_bytes; /* of one thread */
-    atomic_llong next;
     atomic_int thread;
 } shared;
 
-static void *scratch_of(shared *s) { return s->scratch + (size_t)atomic_fetch_add(&s->thread, 1) * s->scratch_bytes; }
+typedef struct {
+    int64_t begin, end;
+} piece;
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* The next piece for a thread that has `done` with some ranges, its own first; an empty one where nothing is left. */
+static piece take(shared *s, int thread, int *done) {
+    for (; *done < s->threads; ++*done) {
+        const int at = (thread + *done) % s->threads;
+        const int64_t end = least((at + 1) * s->range, s->end), begin = atomic_fetch_add(&s->next[at], s->piece);
+        if (begin < end) return (piece){begin, least(begin + s->piece, end)};
+    }
+    return (piece){0, 0};
+}
 
 static void prepare_pieces(void *data) {
     shared *s = data;
-    void *scratch = scratch_of(s);
-    for (int64_t m; (m = atomic_fetch_add(&s->next, s->piece)) < s->end;) s->kernel.prepare(s->j, m, scratch);
+    const int thread = atomic_fetch_add(&s->thread, 1);
+    int done = 0;
+    for (piece p; (p = take(s, thread, &done)).end;)
+        s->kernel.prepare(s->j, p.begin, s->scratch + (size_t)thread * s->scratch_bytes);
 }
 
 static void rows_pieces(void *data) {
     shared *s = data;
-    void *scratch = scratch_of(s);
-    for (int64_t n; (n = atomic_fetch_add(&s->next, s->piece)) < s->end;)
-        s->kernel.rows(s->j, n, n + s->piece < s->end ? n + s->piece : s->end, scratch);
+    const int thread = atomic_fetch_add(&s->thread, 1);
+    int done = 0;
+    for (piece p; (p = take(s, thread, &done)).end;)
+        s->kernel.rows(s->j, p.begin, p.end, s->scratch + (size_t)thread * s->scratch_bytes);
 }
 
-static void run(shared *s, void (*work)(void *), int64_t end, int64_t piece, int threads) {
+/* Pieces are whole units, `cuts` of them a range or fewer; 0: as many as there are units. */
+static void run(shared *s, void (*work)(void *), int64_t end, int64_t unit, int64_t cuts, int threads) {
+    const int64_t units = (end + unit - 1) / unit, share = (units + threads - 1) / threads;
     s->end = end;
-    s->piece = piece;
-    atomic_store(&s->next, 0);
+    s->range = share * unit;
+    s->piece = cuts ? (share + cuts - 1) / cuts * unit : unit;
+    s->threads = threads;
+    for (int i = 0; i < threads; i++) atomic_store(&s->next[i], i * s->range);
     atomic_store(&s->thread, 0);
     in_parallel(work, s, threads);
 }
 
 static void multiply(shared *s, int threads) {
-    const int64_t n = s->j->n, unit = s->kernel.piece, piece = n / (threads * 8) / unit * unit;
-    run(s, prepare_pieces, s->j->m, s->kernel.columns, s->j->m * s->j->k < FEW ? 1 : threads);
-    run(s, rows_pieces, n, piece > unit ? piece : unit, threads);
+    run(s, prepare_pieces, s->j->m, s->kernel.columns, 0, s->j->m * s->j->k < FEW ? 1 : threads);
+    run(s, rows_pieces, s->j->n, s->kernel.piece, CUTS, threads);
 }
 
 static void *room(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64 + 64); }
@@ -113,7 +136,8 @@ EXPORT int herd_linear(int level, int format, int threads, int64_t m, int64_t n,
     j.prepared = room((size_t)(rows * j.k_padded) * s.kernel.x_bytes);
     j.x_scale = room((size_t)block * sizeof(float));
     s.scratch = room(s.scratch_bytes * (size_t)threads);
-    const int failed = !j.prepared || !j.x_scale || !s.scratch;
+    s.next = room(sizeof *s.next * (size_t)threads);
+    const int failed = !j.prepared || !j.x_scale || !s.scratch || !s.next;
     for (int64_t first = 0; first < m && !failed; first += block) {
         j.m = m - first < block ? m - first : block;
         j.x = (const char *)x + first * x_stride * size;
@@ -123,5 +147,6 @@ EXPORT int herd_linear(int level, int format, int threads, int64_t m, int64_t n,
     free(j.prepared);
     free(j.x_scale);
     free(s.scratch);
+    free(s.next);
     return failed;
 }
