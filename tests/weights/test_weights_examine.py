@@ -264,4 +264,4 @@ def test_the_bound_of_fp8_is_said(tmp_path, capsys):
     quantize_model(model)
     save_fp8(tmp_path / "m", model, herd={}, tokenizer=TOKENIZER, instruct=True)
     assert main(["inspect", str(tmp_path / "m")]) == 0
-    assert "6 matrices, activations bounded at 1,200" in capsys.readouterr().out
+    assert "6 matrices (feed-forward of 2 of 4 layers), activations bounded at 1,200" in capsys.readouterr().out

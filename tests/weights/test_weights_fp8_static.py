@@ -184,7 +184,8 @@ def test_inspect_says_so(folder, capsys):
     report = examine(folder, values=True)
     assert report.parameters == CONFIG.parameters()
     main(["inspect", str(folder)])
-    assert "21 matrices, activations by static scales" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "21 matrices (attention and feed-forward of all layers), activations by static scales" in said
     main(["inspect", str(folder), "--json"])
     assert json.loads(capsys.readouterr().out)["activation_scales"] == "static"
 
