@@ -58,6 +58,8 @@ def test_memory_outlives_the_names_that_it_was_made_under():
 def test_no_copy_where_memory_is_short_or_the_system_has_no_such_pages(monkeypatch):
     model = drawn()
     size = sum(resident._room(tensor) for tensor in resident._weights(model))
+    assert not resident.fits(model)  # too small to be worth it
+    monkeypatch.setattr(resident, "_WORTH", size)
     monkeypatch.setattr(resident, "free_memory", lambda device: 2 * size - 1)
     assert not resident.fits(model)
     monkeypatch.setattr(resident, "free_memory", lambda device: 2 * size)

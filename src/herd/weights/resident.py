@@ -17,6 +17,7 @@ from herd.devices import device_of, free_memory
 
 _LARGE = 2**21  # bytes of a large page
 _LEAST = 2**16  # bytes: smaller tensors stay where they are
+_WORTH = 2**26  # bytes: caches hold much of a smaller model anyway
 _SHARE = 0.5  # of the memory that is free: the cache of keys and values wants the rest
 
 
@@ -25,7 +26,7 @@ def fits(model: nn.Module) -> bool:
     device = device_of(model)
     if device.type != "cpu" or not hasattr(mmap, "MADV_HUGEPAGE"):
         return False
-    return sum(_room(tensor) for tensor in _weights(model)) <= _SHARE * free_memory(device)
+    return _WORTH <= sum(_room(tensor) for tensor in _weights(model)) <= _SHARE * free_memory(device)
 
 
 def make_resident(model: nn.Module) -> int:
