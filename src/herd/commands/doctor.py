@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from herd.commands.rates import Rate
     from herd.llama.config import LlamaConfig
 
 _EXTRAS = {  # name of an extra -> the modules that it installs
@@ -16,13 +16,14 @@ _EXTRAS = {  # name of an extra -> the modules that it installs
     "sentencepiece": ("sentencepiece",),
     "transformers": ("transformers", "compressed_tensors"),
     "grammar": ("llguidance",),
-    "serve": ("fastapi", "uvicorn", "prometheus_client", "llguidance"),
+    "serve": ("fastapi", "uvicorn", "httptools", "uvloop", "prometheus_client", "llguidance"),
     "vllm": ("vllm",),
 }
+_WIDTH = 29  # of a column of the table
 
 
 def doctor() -> int:
-    """Prints, a line a fact. Measures for two or three seconds."""
+    """Prints, a line a fact. Measures for five seconds or so."""
     for line in lines():
         print(line, flush=True)
     return 0
@@ -35,6 +36,7 @@ def lines() -> Iterator[str]:
     from herd.commands import rates
     from herd.devices import find_device, free_memory
     from herd.kernels import status
+    from herd.kernels.library import built
     from herd.road.machine import machine
 
     here, free = machine(), free_memory(torch.device("cpu"))
@@ -45,50 +47,51 @@ def lines() -> Iterator[str]:
     find_device("auto", say=said.append)
     yield f"device      {said[0]}"
     yield f"kernels     {status()}"
-    rate = rates.reading_rate()
-    yield f"reads       {rate / 1e9:.1f} GB/s from memory"
+    yield f"library     {built()}"
+    yield f"reads       {rates.reading_rate() / 1e9:.1f} GB/s from memory"
     single, half = rates.matrix_rate(torch.float32), rates.matrix_rate(torch.bfloat16)
-    yield f"multiplies  float32 {single / 1e9:,.0f} GFLOP/s, bf16 {half / 1e9:,.0f} GFLOP/s"
+    yield f"multiplies  float32 {single / 1e9:,.0f} GFLOP/s, bf16 {half / 1e9:,.0f} GFLOP/s (torch's own products)"
+    products = rates.product_rates()
+    for kept, rate in products.items():
+        reads, multiplies = rate.bytes_per_second / 1e9, rate.flops / 1e9
+        yield f"{kept:11} read at {reads:.1f} GB/s for an answer, multiplied at {multiplies:,.0f} GFLOP/s for a prompt"
     yield from (f"extra       {name}: {state}" for name, state in extras().items())
     yield ""
-    yield "on this CPU, one conversation, at the most (every token reads the weights once):"
-    yield from _table(rate, free)
+    yield "on this CPU, one conversation, at the most: size, tokens/s of an answer / of a prompt"
+    yield from _table(products, free)
 
 
 def extras() -> dict[str, str]:
-    """Each optional part: "installed", or how to install it."""
-    return {
-        name: "installed"
-        if all(importlib.util.find_spec(module) for module in modules)
-        else f"missing, pip install 'herd[{name}]'"
-        for name, modules in _EXTRAS.items()
-    }
-
-
-def model_bytes(config: LlamaConfig) -> dict[str, int]:
-    """Bytes of a model's tensors as BF16, as FP8 by the release's policy, and as a GGUF file in Q8_0."""
-    from herd.kernels.reference import Q8_0_BYTES, Q8_0_VALUES
-    from herd.quantize.settings import Fp8Policy
-    from herd.weights.stored import expected_shapes
-
-    quantised = {f"{name}.weight" for name in Fp8Policy().names(config.n_layers)}
-    found = {"bf16": 0, "fp8": 0, "q8_0": 0}
-    for name, shape in expected_shapes(config).items():
-        count = math.prod(shape)
-        found["bf16"] += 2 * count
-        found["fp8"] += count + 4 * shape[0] if name in quantised else 2 * count
-        found["q8_0"] += count // Q8_0_VALUES * Q8_0_BYTES if len(shape) == 2 else 4 * count
+    """Each optional part: "installed", or what is missing and how to install it."""
+    found = {}
+    for name, modules in _EXTRAS.items():
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        found[name] = f"missing {', '.join(missing)}: pip install 'herd[{name}]'" if missing else "installed"
     return found
 
 
-def _table(rate: float, free: int) -> Iterator[str]:
-    from herd.llama.config import llama31_8b, llama31_70b, llama31_405b
+def _table(rates: Mapping[str, Rate], free: int) -> Iterator[str]:
+    from herd.commands.model_costs import FORMS
 
-    for name, config in (("8B", llama31_8b()), ("70B", llama31_70b()), ("405B", llama31_405b())):
-        cells = [_cell(form, size, rate, free) for form, size in model_bytes(config).items()]
-        yield f"  Llama 3.1 {name:5}" + "   ".join(f"{cell:34}" for cell in cells).rstrip()
+    yield " " * 18 + "".join(f"{form:{_WIDTH}}" for form in FORMS).rstrip()
+    for name, config in _shapes().items():
+        cells = [_cell(config, form, rates, free) for form in FORMS]
+        yield f"  {name:16}" + "".join(f"{cell:{_WIDTH}}" for cell in cells).rstrip()
 
 
-def _cell(form: str, size: int, rate: float, free: int) -> str:
-    fits = f"{rate / size:.1f} tokens/s" if size <= free else "more than is free"
-    return f"{form:5}{size / 1e9:6.1f} GB {fits}"
+def _shapes() -> dict[str, LlamaConfig]:
+    from herd.llama.config import VOCABULARY, LlamaConfig, llama31_8b, llama31_70b, llama31_405b
+
+    small = LlamaConfig(VOCABULARY, 2048, 16, 32, 8, 8192, tie_embeddings=True)  # as its config.json says
+    large = {"Llama 3.1 8B": llama31_8b(), "Llama 3.1 70B": llama31_70b(), "Llama 3.1 405B": llama31_405b()}
+    return {"Llama 3.2 1B": small, **large}
+
+
+def _cell(config: LlamaConfig, form: str, rates: Mapping[str, Rate], free: int) -> str:
+    from herd.commands.model_costs import cost_of
+
+    cost = cost_of(config, form)
+    size = f"{cost.stored / 1e9:.1f} GB "
+    if cost.stored > free:
+        return size + "over what is free"
+    return size + f"{1 / cost.answer_seconds(rates):.1f} / {1 / cost.prompt_seconds(rates):,.0f}"

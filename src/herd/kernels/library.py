@@ -86,6 +86,17 @@ def status() -> str:
     return f"torch, several times slower, for the compiled kernels are not installed; {_INSTALL}"
 
 
+def built() -> str:
+    """One sentence: whether the compiled library is there, and at which level of those that the processor has."""
+    path = library_path()
+    if path is None:
+        return f"not built: {_INSTALL}"
+    library, found = _load(path), kernels()
+    has = ", ".join(LEVELS[: library.herd_best_level() + 1])
+    level = LEVELS[found.level] if found is not None else TORCH
+    return f"{path.name} is built and runs at {level}; this processor has {has} ({VARIABLE} takes a lower one)"
+
+
 _INSTALL = "install a C compiler (gcc or clang), then install herd again: pip install --force-reinstall --no-deps"
 
 
