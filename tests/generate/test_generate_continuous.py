@@ -153,7 +153,7 @@ def test_candidates_share_their_prompt_and_later_requests_find_it(model):
     assert count() == 70 + 72 - 4 * PAGE
     run(engine, [Request(tuple(range(1, 70)), Sampling(max_tokens=1))])
     assert count() == 70 + 72 - 4 * PAGE + 69
-    engine.continuous.forget()
+    engine.forget()
     run(engine, [first])
     assert count() == 70 + 72 - 4 * PAGE + 69 + 70
 
@@ -232,7 +232,7 @@ def test_a_pass_that_fails_leaves_nothing_behind(model):
         broken.model.norm.weight.fill_(1.0)
     for handle in range(5):
         engine.cancel(handle)
-    engine.continuous.forget()
+    engine.forget()
     [found] = run(engine, [Request((1, 2, 3), Sampling(max_tokens=5))])
     assert len(found.tokens) == 5
 

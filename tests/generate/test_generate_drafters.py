@@ -134,11 +134,11 @@ def test_a_drafter_of_another_vocabulary_is_refused_with_both_fingerprints(model
     size = one.vocab_size
     models = [telling_model(dataclasses.replace(SHAPE, vocab_size=n)) for n in (size, other.vocab_size)]
     with pytest.raises(SettingError) as caught:
-        Engine(models[0], tokenizer=one, drafter=ModelDrafter(models[1], other)).submit(Request((1,)))
+        Engine(models[0], tokenizer=one, drafter=ModelDrafter(models[1], other))
     assert one.fingerprint[:16] in caught.value.message
     assert other.fingerprint[:16] in caught.value.message
     with pytest.raises(SettingError, match=f"{other.vocab_size} ids"):
-        Engine(models[0], drafter=ModelDrafter(models[1])).submit(Request((1,)))
+        Engine(models[0], drafter=ModelDrafter(models[1]))
     for wrong in (lambda: ModelDrafter(model, max_draft=0), lambda: PromptLookup(0), lambda: PromptLookup(max_draft=0)):
         with pytest.raises(SettingError):
             wrong()
@@ -174,6 +174,45 @@ def test_guesses_are_as_many_as_pay():
         bad.checked(1, 1)
     assert bad.length(8) > 4
     assert good.length(0) == 0
+
+
+def test_pages_of_the_drafter_are_forgotten_with_the_engines(model):
+    engine = drafted(model, Cheap(telling_model(SHAPE)))
+    requests = requests_of(3, seed=6, temperature=0.0, max_tokens=30, stop_ids=())
+    expected = run(engine, requests)
+    drafts = engine.continuous.speculation._drafts
+    assert drafts.pool.begin(requests[0].prompt + (0,)).length > 0  # they are found again ...
+    engine = drafted(model, Cheap(telling_model(SHAPE)))
+    run(engine, requests)
+    drafts = engine.continuous.speculation._drafts
+    engine.forget()
+    assert drafts.pool.begin(requests[0].prompt + (0,)).length == 0  # ... and then they are not
+    handles = [engine.submit(request) for request in requests]
+    done = {}
+    for step in range(1000):  # weights that change while requests run cost guesses, and no token
+        if not engine.busy:
+            break
+        if step == 5:
+            assert drafts.readers
+            engine.forget()
+            assert not drafts.readers
+        done.update(engine.step().finished)
+    assert_equal([done[handle] for handle in handles], expected)
+    assert engine.drafting.failure == ""
+
+
+@pytest.mark.parametrize("fault", ["a page", "a request"])
+def test_a_drafter_that_loses_pages_is_noticed_when_nothing_runs(model, fault):
+    requests = requests_of(3, seed=6, temperature=0.0, max_tokens=30, stop_ids=())
+    expected = run(drafted(model, None), requests)
+    engine = drafted(model, Cheap(model))
+    drafts = engine.continuous.speculation._drafts
+    if fault == "a page":
+        drafts.pool._take()
+    else:
+        drafts.end = lambda number: None
+    assert_equal(run(engine, requests), expected)
+    assert engine.drafting.failure.startswith("AssertionError: ")
 
 
 def test_statistics_begin_with_nothing(model):

@@ -133,3 +133,21 @@ def test_fp8_drafts_and_the_dtype_of_the_cache_are_taken(folder):
             load(ModelSettings(folder, cache_tokens=2048, **wrong), quick())
     with pytest.raises(SettingError):
         ModelSettings(folder, cache_dtype="int3")
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_weights_of_model_and_drafter_lie_on_large_pages_unless_they_are_to_stay_mapped(folder, monkeypatch, mapped):
+    from herd.serve import loading
+
+    moved = []
+    monkeypatch.setattr(loading, "fits", lambda model: True)
+    monkeypatch.setattr(loading, "make_resident", lambda model: moved.append(model) or 2**30)
+    chosen = loading.ModelSettings(folder, device="cpu", draft=str(folder), cache_tokens=2048, mapped=mapped)
+    loaded = loading.load(chosen, quick())
+    told = [remark for remark in loaded.served.remarks if "large pages" in remark]
+    if mapped:
+        assert (moved, told) == ([], [])
+        return
+    assert moved == [loaded.engine._model, loaded.engine._drafter._model]
+    assert ["drafter" in remark for remark in told] == [False, True]
+    assert all(remark.startswith("1.00 GiB") for remark in told)

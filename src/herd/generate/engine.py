@@ -24,10 +24,11 @@ from herd.generate.checks import check_request
 from herd.generate.continuous import Continuous
 from herd.generate.extras import check_stop
 from herd.generate.invariant import decide
+from herd.generate.model_drafter import weight_bytes
 from herd.generate.pages import PAGE
 from herd.generate.protocol import SILENT, Completion, Request, Step
 from herd.generate.settings import SchedulerSettings
-from herd.generate.speculation import Drafter, Statistics
+from herd.generate.speculation import Drafter, Statistics, Target
 from herd.llama.model import Llama
 from herd.progress import Progress
 from herd.text.stream import StreamDecoder
@@ -47,7 +48,7 @@ class Engine:
     bits whatever runs beside it (`herd.generate.invariant`); None: where that costs under a tenth, which is on a CPU
     with the compiled kernels, without adapters, and for matrices in bfloat16 or fewer bits (measured: 3 % for 256 rows
     of a model of 7M parameters, 5 % of a prompt of 512 tokens in 1B, and a gain for few rows; in float32 18 %).
-    True where it cannot be is a SettingError.
+    True where it cannot be is a SettingError, and so is a drafter of another vocabulary.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class Engine:
         self._cache_dtype, self._invariant = cache_dtype, decide(model, invariant, cache_dtype)
         self._fingerprint = tokenizer.fingerprint if tokenizer is not None and drafter is not None else ""
         self._continuous: Continuous | None = None
+        if drafter is not None:  # refused here, not when the first request comes
+            drafter.check(Target(model.config.vocab_size, self._fingerprint, cache_tokens, weight_bytes(model)))
 
     @property
     def continuous(self) -> Continuous:
@@ -116,6 +119,13 @@ class Engine:
     def step(self) -> Step:
         """One pass over what was submitted: the tokens that it sampled, and the completions that ended."""
         return self.continuous.step()
+
+    def forget(self) -> None:
+        """Forget what is kept of earlier requests, by the drafter too: after weights have changed."""
+        if self._continuous is not None:
+            self._continuous.forget()
+            if self._continuous.speculation is not None:
+                self._continuous.speculation.forget()
 
     def has(self, handle: int) -> bool:
         """Whether a request that was submitted runs or waits still."""

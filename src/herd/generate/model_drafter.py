@@ -40,8 +40,8 @@ class ModelDrafter:
         self._model, self.max_draft = model, max_draft
         self._fingerprint = tokenizer.fingerprint if tokenizer is not None else ""
 
-    def open(self, target: Target) -> ModelDrafts:
-        """Raises SettingError for a model of another vocabulary, DeviceError if its pages do not fit into memory."""
+    def check(self, target: Target) -> None:
+        """Raises SettingError for a model of another vocabulary or tokenizer."""
         here, there = self._fingerprint, target.fingerprint
         if here and there and here != there:
             raise SettingError(
@@ -56,6 +56,10 @@ class ModelDrafter:
                 where="drafter",
                 mend="take a drafter of the same herd: its ids must mean the same",
             )
+
+    def open(self, target: Target) -> ModelDrafts:
+        """Raises DeviceError if its pages do not fit into memory."""
+        self.check(target)
         # A pass over one token takes as long as the weights take to be read.
         return ModelDrafts(self._model, target.cache_tokens, weight_bytes(self._model) / max(target.weight_bytes, 1))
 
@@ -102,8 +106,15 @@ class ModelDrafts:
         reader = self.readers.pop(number, None)
         if reader is not None:
             self.pool.drop(reader.table)
-            if not self.readers:  # idle: is every page accounted for?
-                self.pool.check()
+
+    def forget(self) -> None:
+        for number in list(self.readers):  # those under way are read anew
+            self.end(number)
+        self.pool.forget()
+
+    def check(self) -> None:
+        assert not self.readers, "a request that is over is still read"
+        self.pool.check()
 
     def _catch_up(self, wanted: Sequence[Wanted]) -> tuple[list[int], Tensor]:
         """Read what was said meanwhile. Which of those wanted are ready for a guess, and the logits of these [R, V].

@@ -28,6 +28,9 @@ class PromptLookup:
             raise SettingError(f"min_ngram is {min_ngram}", where="min_ngram", mend="give 1 at least")
         self.max_ngram, self.min_ngram, self.max_draft = max_ngram, min_ngram, max_draft
 
+    def check(self, target: Target) -> None:
+        """It drafts for every model."""
+
     def open(self, target: Target) -> LookUps:
         return LookUps(self)
 
@@ -51,6 +54,12 @@ class LookUps:
 
     def end(self, number: int) -> None:
         self._texts.pop(number, None)
+
+    def forget(self) -> None:
+        """Texts do not depend on weights."""
+
+    def check(self) -> None:
+        assert not self._texts, "the text of a request that is over is held"
 
 
 class _Text:

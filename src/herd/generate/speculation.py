@@ -54,14 +54,23 @@ class Drafts(Protocol):
     def end(self, number: int) -> None:
         """This request is over, or none of its kind was ever wanted."""
 
+    def forget(self) -> None:
+        """Forget what was computed: the weights have changed. Requests may be under way."""
+
+    def check(self) -> None:
+        """No request is under way: assert that nothing of any is held."""
+
 
 class Drafter(Protocol):
     """How guesses are made. One drafter can serve several batches."""
 
     max_draft: int  # guesses at once, at most
 
-    def open(self, target: Target) -> Drafts:
+    def check(self, target: Target) -> None:
         """Raises SettingError for a model that it cannot draft for."""
+
+    def open(self, target: Target) -> Drafts:
+        """Begin on a batch. Raises SettingError as `check` does."""
 
 
 @dataclass
@@ -139,9 +148,20 @@ class Speculation:
         self._paces[number].checked(drafted, accepted)
 
     def end(self, number: int) -> None:
-        """A request is over."""
-        if self._paces.pop(number, None) is not None and self._drafts is not None:
+        """A request is over. After the last of them the drafter's own books are looked at."""
+        if self._paces.pop(number, None) is None or self._drafts is None:
+            return
+        try:
             self._drafts.end(number)
+            if not self._paces:
+                self._drafts.check()
+        except Exception as error:  # as in `propose`
+            self.stop(f"{type(error).__name__}: {error}")
+
+    def forget(self) -> None:
+        """The weights have changed."""
+        if self._drafts is not None:
+            self._drafts.forget()
 
     def stop(self, reason: str) -> None:
         """Ask no more; what runs goes on without guesses."""

@@ -75,24 +75,30 @@ def load(chosen: ModelSettings, settings: ServeSettings) -> Loaded:
         stored = quantised(stored, policy_called(chosen.fp8))
     # The file's own dtype: who serves reads the weights for every token, and half the bytes are twice the speed.
     model = place(stored, chosen.device, remarks.append, choose=_as_stored)
-    if not chosen.mapped and fits(model):
-        remarks.append(
-            f"{make_resident(model) / GIB:.2f} GiB of weights lie on large pages; --mapped leaves them in the file"
-        )
-    return make_ready(model, tokenizer, chosen, settings, remarks, _drafter(chosen, device_of(model)))
+    _settle(model, chosen, remarks, "weights")
+    return make_ready(model, tokenizer, chosen, settings, remarks, _drafter(chosen, device_of(model), remarks))
 
 
 def _as_stored(stored: StoredModel, device: torch.device) -> torch.dtype:
     return own_dtype(stored)
 
 
-def _drafter(chosen: ModelSettings, device: torch.device) -> Drafter | None:
+def _settle(model: Llama, chosen: ModelSettings, remarks: list[str], what: str) -> None:
+    """Weights that are read for every token lie on large pages, where that is wanted and memory allows."""
+    if not chosen.mapped and fits(model):
+        gib = make_resident(model) / GIB
+        remarks.append(f"{gib:.2f} GiB of {what} lie on large pages; --mapped leaves them in the file")
+
+
+def _drafter(chosen: ModelSettings, device: torch.device, remarks: list[str]) -> Drafter | None:
     if not chosen.draft:
         return None
     if chosen.draft == PROMPT:
         return PromptLookup()
     stored = open_model(Path(chosen.draft))
-    return ModelDrafter(place(stored, str(device), choose=_as_stored), tokenizer_of(stored))
+    model = place(stored, str(device), choose=_as_stored)
+    _settle(model, chosen, remarks, "the drafter's weights")
+    return ModelDrafter(model, tokenizer_of(stored))
 
 
 def make_ready(
