@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herd.errors import SettingError
-from herd.generate import Request, model_drafter
+from herd.generate import model_drafter
 from herd.generate.engine import Engine
 from herd.generate.model_drafter import ModelDrafter
 from herd.generate.pages import PAGE, Pages
@@ -181,12 +181,12 @@ def test_pages_of_the_drafter_are_forgotten_with_the_engines(model):
     requests = requests_of(3, seed=6, temperature=0.0, max_tokens=30, stop_ids=())
     expected = run(engine, requests)
     drafts = engine.continuous.speculation._drafts
-    assert drafts.pool.begin(requests[0].prompt + (0,)).length > 0  # they are found again ...
+    assert drafts.pool.begin((*requests[0].prompt, 0)).length > 0  # they are found again ...
     engine = drafted(model, Cheap(telling_model(SHAPE)))
     run(engine, requests)
     drafts = engine.continuous.speculation._drafts
     engine.forget()
-    assert drafts.pool.begin(requests[0].prompt + (0,)).length == 0  # ... and then they are not
+    assert drafts.pool.begin((*requests[0].prompt, 0)).length == 0  # ... and then they are not
     handles = [engine.submit(request) for request in requests]
     done = {}
     for step in range(1000):  # weights that change while requests run cost guesses, and no token
