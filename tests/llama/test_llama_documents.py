@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from herd.llama.attention import Layout, attend, document_mask
+from herd.llama.blocked import blocked_attention, plan_documents
 from herd.llama.config import LlamaConfig
 from herd.llama.init import init_weights
 from herd.llama.model import Llama
@@ -71,6 +72,21 @@ def test_the_masked_path_of_gpus_equals_the_blocked_path_of_cpus(model, packed):
     layout = model._layout(x, None, ids, None)
     assert layout.spans is not None
     torch.testing.assert_close(layer(x, layout), by_mask, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunks", [[range(150, 200), range(10, 47)], [range(0, 1)], [range(64, 200)]])
+def test_chunks_of_the_queries_find_what_all_of_them_find(packed, chunks):
+    _, ids = packed
+    starts = document_starts(ids)
+    draw = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(3, 200, heads, 8, generator=draw, requires_grad=True) for heads in (4, 2, 2))
+    places = [place for chunk in chunks for place in chunk]
+    whole = blocked_attention(q, k, v, plan_documents(starts, q))[:, places]
+    part = blocked_attention(q[:, places], k, v, plan_documents(starts, q, chunks))
+    torch.testing.assert_close(part, whole)
+    up = torch.randn(part.shape, generator=draw)
+    for wanted, found in zip(*(torch.autograd.grad(out, (q, k, v), up) for out in (whole, part)), strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 def test_attend_without_mask_is_causal():

@@ -63,9 +63,13 @@ class Attention(nn.Module):
             layout.cache.write(self.layer, k_BTGK, v_BTGK, layout.positions_BT)
             if layout.slots:
                 k_BTGK, v_BTGK = layout.cache.read(self.layer, layout.slots)
-        mixed_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, layout)
+        mixed_BTHK = self.mix(q_BTHK, k_BTGK, v_BTGK, layout)
         out_BTD: Tensor = self.o_proj(mixed_BTHK.flatten(2))
         return out_BTD
+
+    def mix(self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, layout: Layout) -> Tensor:
+        """What the queries find, [B, T, H, K]; for those who look for keys elsewhere than here."""
+        return attend(q_BTHK, k_BSGK, v_BSGK, layout)
 
 
 def attend(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, layout: Layout) -> Tensor:

@@ -12,6 +12,7 @@ Not for GPUs, nor for decoding over a cache, nor for inference, where torch's ke
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,30 +34,38 @@ class Span:
     stop: int
     first_key: int
     bias: Tensor  # added to the scores of the last bias.shape[1] keys
+    offset: int = 0  # places before the first given query, where not all queries of a row are given
 
     @property
     def queries(self) -> slice:
-        return slice(self.start, self.stop)
+        return slice(self.start - self.offset, self.stop - self.offset)
 
     @property
     def keys(self) -> slice:
         return slice(self.first_key, self.stop)
 
 
-def plan_documents(starts_BT: Tensor, like: Tensor) -> list[Span]:
-    """Spans of packed rows; `starts_BT` says at which index the document of each token begins."""
+def plan_documents(starts_BT: Tensor, like: Tensor, chunks: Sequence[range] = ()) -> list[Span]:
+    """Spans of packed rows; `starts_BT` says at which index the document of each token begins.
+
+    `chunks` are the places whose queries are given, one chunk after the other; without them all are.
+    """
     length = starts_BT.shape[1]
     triangle = _triangle(min(BLOCK, length), like)
+    blocks, given = [], 0
+    for chunk in chunks or [range(length)]:
+        blocks += [(chunk.start + a, chunk.start + b, chunk.start - given) for a, b in _blocks(len(chunk))]
+        given += len(chunk)
     spans = []
     for row, starts in enumerate(starts_BT.tolist()):
-        for start, stop in _blocks(length):
+        for start, stop, offset in blocks:
             bias = triangle[: stop - start, : stop - start]
             if starts[stop - 1] > starts[start]:  # a document begins inside the block
                 keys = torch.arange(starts[start], stop, device=like.device)
                 before = keys < starts_BT[row, start:stop, None]
                 later = keys > torch.arange(start, stop, device=like.device)[:, None]
                 bias = torch.zeros_like(before, dtype=like.dtype).masked_fill_(before | later, -math.inf)
-            spans.append(Span(slice(row, row + 1), start, stop, starts[start], bias))
+            spans.append(Span(slice(row, row + 1), start, stop, starts[start], bias, offset))
     return spans
 
 
