@@ -6,29 +6,43 @@ Every command's help ends with an example. Errors of herd are printed as a sente
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from herd import __version__
-from herd.errors import HerdError
+from herd.commands.telling import abandon, tell
+from herd.errors import HerdError, StorageError
+from herd.files import NO_ROOM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (see errors.py)."""
+    """Run one command; returns the exit code (see errors.py). Without `arguments` they are the process's own, which
+    a second Ctrl-C then ends at once."""
     options = parser().parse_args(arguments)
     try:
         code: int = options.call(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where it can be said that it failed
         return code
     except HerdError as error:
-        print(f"herd: {error}", file=sys.stderr)
+        tell(f"herd: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("herd: stopped; the same command goes on from here", file=sys.stderr)
+        if arguments is None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # it must not cut Python's own way out, which complains
+        tell("herd: stopped; the same command goes on from here")
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader left; Python would complain once more while exiting
+    except BrokenPipeError:  # the reader left
+        abandon(sys.stdout)
         return 141
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        abandon(sys.stdout)
+        tell(f"herd: what the command says cannot be written: {error.strerror}")
+        return StorageError.exit_code
 
 
 def parser() -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from herd.errors import ArtifactError, FormatError, StorageError
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise StorageError(
                 f"cannot write: {error.strerror}",
                 where=str(path),

@@ -8,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,29 +83,62 @@ def folder(tmp_path_factory):
     return path
 
 
+@contextmanager
+def started(folder):
+    """The program, once it listens and the model is there; what it said until then."""
+    code = "import sys; from herd.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "serve", str(folder), "--port", "0", "--cache-tokens", "2048"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {KEY_VARIABLE: "secret"})
+    said = []
+    with process:
+        try:
+            for line in process.stderr:
+                said.append(line)
+                if "Ctrl-C stops" in line:
+                    break
+            yield process, said
+        finally:
+            process.kill()
+
+
+def asked(said, path, body=None):
+    url = re.search(r"http://[\d.:]+", said[0])[0]
+    headers = {"Authorization": "Bearer secret", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    return urllib.request.urlopen(urllib.request.Request(f"{url}{path}", data, headers), timeout=20)
+
+
 @pytest.mark.slow
-def test_the_program_from_its_start_to_sigterm(folder):
-    command = [sys.executable, "-m", "herd.cli", "serve", str(folder), "--port", "0", "--cache-tokens", "2048"]
-    environment = os.environ | {KEY_VARIABLE: "secret"}
-    code = "import sys; from herd.cli import main; sys.exit(main(sys.argv[1:]))"
-    command[1:3] = ["-c", code]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if "Ctrl-C stops" in line:
-                break
-        url = re.search(r"http://[\d.:]+", said[0])[0]
-        request = urllib.request.Request(f"{url}/v1/models", headers={"Authorization": "Bearer secret"})
-        with urllib.request.urlopen(request, timeout=20) as response:
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_the_program_from_its_start_to_its_stop(folder, sign):
+    with started(folder) as (process, said):
+        with asked(said, "/v1/models") as response:
             assert json.load(response)["data"][0]["id"] == "llama"
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(sign)
         rest = process.stderr.read()
         assert process.wait(30) == 0, rest
     text = "".join(said)
     assert "2,048 positions" in text
     assert "secret" not in text
-    assert "Traceback" not in rest
+    assert rest == ""
+
+
+@pytest.mark.slow
+def test_the_first_ctrl_c_lets_answers_end_and_the_second_cuts_them(folder):
+    body = {"prompt": "The", "max_tokens": 900, "model": "llama", "stream": True, "logprobs": 5}
+    body["logit_bias"] = {str(token): -100 for token in tiny_tokenizer().stop_ids}
+    for times, n in ((1, 1), (2, 16)):
+        with started(folder) as (process, said), asked(said, "/v1/completions", body | {"n": n}) as response:
+            assert response.readline().startswith(b"data: ")
+            process.send_signal(signal.SIGINT)
+            if times == 1:
+                assert response.read().endswith(b"data: [DONE]\n\n")
+            else:
+                time.sleep(0.5)  # signals of one kind that meet are one; nobody reads, so the answer goes on
+                process.send_signal(signal.SIGINT)
+            rest = process.stderr.read()
+            assert process.wait(30) == (0 if times == 1 else 130), rest
+            assert "Traceback" not in rest
 
 
 def test_a_model_that_is_not_there_is_an_error_with_words(no_keys, tmp_path, capsys):

@@ -10,6 +10,7 @@ from herd.commands.chat_lines import Lines
 from herd.commands.chat_orders import hear
 from herd.commands.chat_screen import Screen, screen_for
 from herd.commands.chat_talk import Answers, Conversation
+from herd.commands.telling import tell
 from herd.generate import Sampling
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def chat(
     )
     served, tokenizer = loaded.served, loaded.served.tokenizer
     if tokenizer.foreign_format:
-        print(tokenizer.foreign_format.told(), file=sys.stderr)
+        tell(tokenizer.foreign_format.told())
     screen = screen_for(stdout)
     talk = Conversation(OverPages(loaded.engine), tokenizer, sampling, served.room, screen, system)
     lines = Lines(stdin, stdout)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from herd.commands.telling import tell
 from herd.config import from_plain
 from herd.errors import FormatError, InputError
 from herd.files import read_json, read_jsonl
@@ -24,7 +24,7 @@ def evaluate(model_folder: Path, tasks_file: Path | None, out: Path | None, devi
     said: list[str] = []
     model, tokenizer = open_for_use(model_folder, device, said.append)
     if tokenizer.foreign_format:
-        print(tokenizer.foreign_format.told(), file=sys.stderr)
+        tell(tokenizer.foreign_format.told())
     path, settings = _suite(model_folder, tasks_file)
     result = scores(model, tokenizer, _tasks(path), settings)
     table = Table(title=f"{model_folder} on {path}", caption="\n".join(said))

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from herd.commands.telling import tell
 from herd.errors import InputError, SettingError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def quantize_and_check(source: Path, out: Path, policy: str, asked: Asked | None
         return quantize(source, out, policy or "paper")
     if out.is_dir() and any(out.iterdir()):
         _refuse_another_policy(out, policy)
-        print(f"{out} is there already: it is measured as it is", file=sys.stderr)
+        tell(f"{out} is there already: it is measured as it is")
     else:
         quantize(source, out, policy or "paper")
     return check(source, out, asked)

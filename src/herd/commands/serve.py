@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from herd.commands.telling import tell
 from herd.errors import InputError, MissingExtraError, SettingError
 from herd.serve.settings import ServeSettings
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from herd.serve.backend import Backend
 
 KEY_VARIABLE = "HERD_API_KEY"
+_INTERRUPTED = 130  # as a shell has it: a second Ctrl-C cut what ran
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ def serve(asked: Asked, settings: ServeSettings) -> int:
 
     backend = backend_of(asked, settings, loaded, failed)
     server = make_server(create_app(backend, settings, keys), backend, settings)
-    print(f"herd: loading {asked.model}, to be reached at {url}", file=sys.stderr)
+    tell(f"herd: loading {asked.model}, to be reached at {url}")
     server.run(sockets=[listening])
     if failure:
         raise failure[0]
-    return 0
+    return _INTERRUPTED if server.force_exit else 0
 
 
 def backend_of(
@@ -106,10 +107,9 @@ def keys_of(asked: Asked) -> tuple[str, ...]:
     """Keys of the command line, of a file (one a line) and of the environment."""
     keys = list(asked.api_keys)
     if keys:
-        print(
+        tell(
             f"herd: a key on the command line is shown to everybody on this machine by `ps`; "
-            f"--api-key-file or {KEY_VARIABLE} keep it",
-            file=sys.stderr,
+            f"--api-key-file or {KEY_VARIABLE} keep it"
         )
     if asked.api_key_file is not None:
         keys += _read_keys(asked.api_key_file)
@@ -145,12 +145,12 @@ def check_exposure(settings: ServeSettings, keys: tuple[str, ...], open_to_all: 
             where="host",
             mend=f"set {KEY_VARIABLE}, give --api-key-file, or say --no-key if everybody may use it",
         )
-    print(f"herd: WARNING: everybody who reaches {settings.host}:{settings.port} may use this model", file=sys.stderr)
+    tell(f"herd: WARNING: everybody who reaches {settings.host}:{settings.port} may use this model")
 
 
 def _say_ready(url: str, settings: ServeSettings, keys: tuple[str, ...], remarks: tuple[str, ...]) -> None:
-    print(f"herd serves {settings.name} at {url}", file=sys.stderr)
+    tell(f"herd serves {settings.name} at {url}")
     for remark in remarks:
-        print(f"  {remark}", file=sys.stderr)
+        tell(f"  {remark}")
     asks = f"one of {len(keys)} keys is asked for" if keys else "no key is asked for"
-    print(f"  chat at {url}/, the API at {url}/v1, {asks}; Ctrl-C stops", file=sys.stderr)
+    tell(f"  chat at {url}/, the API at {url}/v1, {asks}; Ctrl-C stops")

@@ -26,9 +26,14 @@ class Server(uvicorn.Server):
         self._backend = backend
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)  # first: it takes a server that stops already for the second Ctrl-C
         self.stop()
-        super().handle_exit(sig, frame)
         self._captured_signals.clear()  # stopping as asked is a success: no signal is raised again at the end
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self.lifespan.shutdown()  # which uvicorn leaves out, so that its task is torn off
 
     def stop(self) -> None:
         """From any thread."""
