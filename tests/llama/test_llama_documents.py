@@ -74,7 +74,7 @@ def test_the_masked_path_of_gpus_equals_the_blocked_path_of_cpus(model, packed):
     torch.testing.assert_close(layer(x, layout), by_mask, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("chunks", [[range(150, 200), range(10, 47)], [range(0, 1)], [range(64, 200)]])
+@pytest.mark.parametrize("chunks", [[range(150, 200), range(10, 47)], [range(1)], [range(64, 200)]])
 def test_chunks_of_the_queries_find_what_all_of_them_find(packed, chunks):
     _, ids = packed
     starts = document_starts(ids)
