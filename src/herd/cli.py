@@ -19,7 +19,8 @@ from herd.files import NO_ROOM
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (see errors.py). Without `arguments` they are the process's own, which
-    a second Ctrl-C then ends at once."""
+    one more Ctrl-C then ends at once.
+    """
     options = parser().parse_args(arguments)
     try:
         code: int = options.call(options)
@@ -30,8 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tell(f"herd: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        if arguments is None:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # it must not cut Python's own way out, which complains
         tell("herd: stopped; the same command goes on from here")
         return 130
     except BrokenPipeError:  # the reader left
@@ -43,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         abandon(sys.stdout)
         tell(f"herd: what the command says cannot be written: {error.strerror}")
         return StorageError.exit_code
+    finally:
+        if arguments is None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python, cut on its way out, complains
 
 
 def parser() -> argparse.ArgumentParser:
