@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from herd.errors import InputError
-from herd.train.batch import Batch
+from herd.train.batch import PAIR_WEIGHTS, WHOLE, Batch, Part
 from herd.train.packing import Ints, packed_row
 from herd.train.settings import TrainSettings
 from herd.train.sources import permutation
@@ -59,16 +59,18 @@ class Preference:
         return max(len(self.chosen.ids), len(self.rejected.ids))
 
 
-def pair_batch(pairs: Sequence[Preference], reference_P2: Tensor | None = None, pad: int = 0) -> Batch:
-    """P pairs as 2P rows.
+def pair_batch(
+    pairs: Sequence[Preference], reference_P2: Tensor | None = None, pad: int = 0, *, longest: int = 0, fill: int = 0
+) -> Batch:
+    """P pairs as 2P rows, of `longest` tokens at least; the last `fill` pairs weigh 0.
 
     weights_BT weighs the response's trained content only: headers and stops are left out (paper, section 4.1.4).
     extras: `last_B` place of each row's last token; `stops_BT` the trained stop tokens that weights_BT leaves out;
-    `answer_N` flat places of both;
+    `answer_N` flat places of both; `pair_weights_P` 1, or 0 for pairs that only make microbatches equal;
     `reference_B` the reference model's summed log-probabilities, where given.
     """
     # A multiple of 8 tokens: matrix kernels like it, and batches of nearly equal shape share memory.
-    width = -(-max(pair.longest for pair in pairs) // 8) * 8
+    width = -(-max(longest, *(pair.longest for pair in pairs)) // 8) * 8
     sides = [(side, pair.prompt_tokens) for pair in pairs for side in pair.sides]
     rows = [packed_row([side], width, pad) for side, _ in sides]
     trained_BT = np.stack([row.weights_T for row in rows])
@@ -82,6 +84,7 @@ def pair_batch(pairs: Sequence[Preference], reference_P2: Tensor | None = None, 
         "last_B": torch.tensor([len(side.ids) - 1 for side, _ in sides]),
         "stops_BT": torch.from_numpy(trained_BT - weights_BT),
         "answer_N": torch.from_numpy(np.flatnonzero(trained_BT)),
+        PAIR_WEIGHTS: torch.tensor([1.0] * (len(pairs) - fill) + [0.0] * fill),
     }
     if reference_P2 is not None:
         extras["reference_B"] = reference_P2.flatten()
@@ -118,13 +121,20 @@ class PairBatches:
     def pairs_per_step(self) -> int:
         return max(1, self.settings.rows_per_step // 2)
 
-    def batch(self, step: int) -> list[Batch]:
+    def batch(self, step: int, part: Part = WHOLE) -> list[Batch]:
         n = self.pairs_per_step
         chosen = sorted(
             (self._index(number) for number in range(step * n, (step + 1) * n)),
             key=lambda i: (self.pairs[i].longest, i),
         )
-        return [self._collate(group) for group in self._groups(chosen)]
+        # Neighbours in length go to different parts: every part's microbatches are as wide as the others'.
+        rounds = [chosen[at : at + part.count] for at in range(0, n, part.count)]
+        budget = self.settings.microbatch_tokens or self.settings.batch_tokens
+        widths = [self.pairs[one[-1]].longest for one in rounds]
+        return [
+            self._collate([rounds[i] for i in group], part)
+            for group in group_by_width(widths, range(len(rounds)), budget)
+        ]
 
     def _index(self, number: int) -> int:
         epoch, place = divmod(number, len(self.pairs))
@@ -134,13 +144,14 @@ class PairBatches:
             self._orders[epoch] = permutation(len(self.pairs), self.settings.seed, epoch)
         return int(self._orders[epoch][place])
 
-    def _groups(self, indices: list[int]) -> list[list[int]]:
-        budget = self.settings.microbatch_tokens or self.settings.batch_tokens
-        return group_by_width([self.pairs[i].longest for i in indices], indices, budget)
-
-    def _collate(self, indices: list[int]) -> Batch:
-        reference = None if self.reference_P2 is None else self.reference_P2[indices]
-        return pair_batch([self.pairs[i] for i in indices], reference, self.pad)
+    def _collate(self, rounds: Sequence[Sequence[int]], part: Part) -> Batch:
+        """One pair of each round; where the last round has none for this part, one of weight 0."""
+        mine = [one[part.index] for one in rounds if part.index < len(one)]
+        fill = len(rounds) - len(mine)
+        mine += [rounds[0][0]] * fill
+        reference = None if self.reference_P2 is None else self.reference_P2[mine]
+        longest = self.pairs[rounds[-1][-1]].longest
+        return pair_batch([self.pairs[i] for i in mine], reference, self.pad, longest=longest, fill=fill)
 
 
 def group_by_width(widths: Sequence[int], indices: Sequence[int], budget: int, rows_each: int = 2) -> list[list[int]]:

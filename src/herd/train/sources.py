@@ -7,14 +7,14 @@ the microbatches of a step of them. A resumed run needs no state of the loader.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from herd.errors import InputError, SettingError
-from herd.train.batch import Batch, BatchSource
+from herd.train.batch import WHOLE, Batch, BatchSource, Part
 from herd.train.packing import Ints, Row, Sequenced, collate, pack, packed_row, stream_row
 from herd.train.settings import TrainSettings
 
@@ -187,10 +187,14 @@ class Batches:
     rows: RowSource
     settings: TrainSettings
 
-    def batch(self, step: int) -> list[Batch]:
+    def batch(self, step: int, part: Part = WHOLE) -> list[Batch]:
         count, size = self.settings.rows_per_step, self.settings.rows_per_microbatch
-        numbers = range(step * count, (step + 1) * count)
-        return [collate([row_of(self.rows, n) for n in numbers[at : at + size]]) for at in range(0, count, size)]
+        rows = [row_of(self.rows, step * count + place) for place in part.of(count)]
+        fill = part.each(count) - len(rows)
+        if fill:
+            like = rows[-1] if rows else row_of(self.rows, step * count)
+            rows += [replace(like, weights_T=np.zeros_like(like.weights_T))] * fill
+        return [collate(rows[at : at + size]) for at in range(0, len(rows), size)]
 
 
 @dataclass(frozen=True)
@@ -207,9 +211,9 @@ class Phases:
         if not starts or starts[0] != 0 or starts != sorted(set(starts)):
             raise SettingError(f"phases begin at 0 and ascend, not {starts}")
 
-    def batch(self, step: int) -> list[Batch]:
+    def batch(self, step: int, part: Part = WHOLE) -> list[Batch]:
         start, source = max((phase for phase in self.phases if phase[0] <= step), key=lambda phase: phase[0])
-        return source.batch(step - start)
+        return source.batch(step - start, part)
 
 
 @dataclass(frozen=True)
@@ -218,8 +222,8 @@ class FixedBatches:
 
     steps: Sequence[list[Batch]]
 
-    def batch(self, step: int) -> list[Batch]:
-        return self.steps[step % len(self.steps)]
+    def batch(self, step: int, part: Part = WHOLE) -> list[Batch]:
+        return [batch.share(part) for batch in self.steps[step % len(self.steps)]]
 
 
 def validation_batches(rows: RowSource, n_rows: int, rows_per_batch: int) -> list[Batch]:

@@ -62,8 +62,8 @@ class DirectPreference:
         preference_P = -F.logsigmoid(margin_P)
         counted_B = (batch.weights_BT + batch.extras["stops_BT"]).sum(1)
         nll_P = -((content_B + stops_B) / counted_B)[0::2]
-        total = (preference_P + self.nll_coefficient * nll_P).sum()
-        return pair_terms(total, margin_P, preference=preference_P.detach().sum(), nll=nll_P.detach().sum())
+        loss_P = preference_P + self.nll_coefficient * nll_P
+        return pair_terms(batch, loss_P, margin_P, preference=preference_P, nll=nll_P)
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ class RewardObjective:
     def terms(self, model: nn.Module, batch: Batch) -> LossTerms:
         rewards_P2 = model(batch.tokens_BT, batch.extras["last_B"], batch.positions_BT).view(-1, 2)
         margin_P = rewards_P2[:, 0] - rewards_P2[:, 1]
-        return pair_terms(-F.logsigmoid(margin_P).sum(), margin_P)
+        return pair_terms(batch, -F.logsigmoid(margin_P), margin_P)
 
 
 @torch.no_grad()

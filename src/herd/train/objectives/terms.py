@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
-from herd.train.batch import Batch
+from herd.train.batch import PAIR_WEIGHTS, Batch
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,13 @@ class LossTerms:
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def pair_terms(total: Tensor, margin_P: Tensor, **metrics: Tensor) -> LossTerms:
-    """Terms that count pairs, with `accuracy` (chosen over rejected, a tie counts half) and `margin` as metrics too."""
-    margin_P = margin_P.detach()
-    both = {"accuracy": (margin_P.sign() + 1).sum() / 2, "margin": margin_P.sum()}
-    return LossTerms(total, torch.full((), float(len(margin_P)), device=margin_P.device), both | metrics)
+def pair_terms(batch: Batch, loss_P: Tensor, margin_P: Tensor, **metrics_P: Tensor) -> LossTerms:
+    """Terms that count pairs by their weights, with `accuracy` (chosen over rejected, a tie counts half) and `margin`
+    as metrics too."""
+    weights_P = batch.extras[PAIR_WEIGHTS]
+    seen = {"accuracy": (margin_P.sign() + 1) / 2, "margin": margin_P, **metrics_P}
+    sums = {name: (values_P.detach() * weights_P).sum() for name, values_P in seen.items()}
+    return LossTerms((loss_P * weights_P).sum(), weights_P.sum(), sums)
 
 
 class Objective(Protocol):
