@@ -21,7 +21,7 @@ from road_commands import contents, end, herd, lines_of, stages, start, succeed,
 from herd.config import save
 from herd.recipe import PosttrainRecipe, Recipe
 from herd.recipes.pico import pico
-from herd.train.checkpoints import load_newest
+from herd.train.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.slow
 
@@ -165,7 +165,7 @@ def test_a_full_disk_during_a_checkpoint_damages_nothing(runs: Runs, folder: Pat
     assert "Traceback" not in full.stdout
     assert "make room on that disk" in full.stdout
     assert {"stages": contents(folder / "stages"), "checkpoints": contents(checkpoints)} == before
-    assert load_newest(checkpoints, _Loud()) is not None
+    assert Checkpoints(checkpoints, 2).newest(_Loud()) is not None
     told = succeed("raise", runs.recipe, "--out", folder)
     assert "going on from checkpoint step-" in told
     runs.same_bits(folder)

@@ -15,13 +15,13 @@ from test_train_loop import Notes
 from test_train_objectives import objectives, pairs_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from train_models import tiny_model, tiny_settings
+from train_models import as_before_manifests, tiny_model, tiny_settings
 
 from herd.errors import DeviceError
-from herd.files import read_json, write_json
 from herd.llama.rope import rotation
-from herd.train import checkpoints, loop, rng
+from herd.train import loop, rng
 from herd.train.batch import Batch
+from herd.train.checkpoints import Checkpoints
 from herd.train.loop import train
 from herd.train.objectives.dpo import reference_logprobs
 from herd.train.objectives.reward import RewardModel
@@ -32,6 +32,7 @@ from herd.train.recompute import recompute
 from herd.weights.frozen import FrozenLinear
 from herd.weights.lora import attach, matrices, put
 from herd.weights.settings import LoraSettings
+from herd.weights.sharded import ShardFiles, read_manifest
 
 NAMES = ("language_modelling", "sft", "distillation", "dpo", "reward")
 
@@ -182,14 +183,13 @@ def test_a_checkpoint_of_a_gpu_goes_on_here_in_the_same_numbers(tmp_path):
     train(model, objective, source, settings, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-3")
-    found = checkpoints.load_newest(tmp_path / "run" / "checkpoints", Notes())
-    tensors = {
-        **found.tensors,
-        "optimiser": {**found.tensors["optimiser"], rng.CUDA: torch.zeros(16, dtype=torch.uint8)},
-    }
-    gpus = checkpoints.Checkpoint({**found.state, "device": "cuda"}, tensors)
-    shutil.rmtree(tmp_path / "run" / "checkpoints")
-    checkpoints.save(tmp_path / "run" / "checkpoints", gpus, 2)
+    kept = Checkpoints(tmp_path / "run" / "checkpoints", 2)
+    found = kept.newest(Notes())
+    files = ShardFiles(found.path, read_manifest(found.path))
+    tensors = {name: files.read(name).clone() for name in found.shapes}
+    tensors[f"rng.0.{rng.CUDA}"] = torch.zeros(16, dtype=torch.uint8)
+    kept.save(found.step, tensors, {**found.state, "device": "cuda"})
+    kept.wait()
     again, said = made(tmp_path, "sft", "plain")[0], Notes()
     train(again, objective, source, settings, tmp_path / "run", said)
     assert "written on cuda: on cpu the rest rounds otherwise" in said.notes[0]
@@ -201,10 +201,7 @@ def test_a_checkpoint_from_before_there_were_devices_is_the_cpus(tmp_path):
     model, objective, source, settings = made(tmp_path, "sft")
     settings = replace(settings, steps=2, checkpoint_every_steps=1)
     train(model, objective, source, settings, tmp_path / "run")
-    state = tmp_path / "run" / "checkpoints" / "step-2" / "state.json"
-    old = read_json(state)
-    del old["device"]
-    write_json(state, old)
+    as_before_manifests(tmp_path / "run" / "checkpoints" / "step-2")
     said = Notes()
     train(made(tmp_path, "sft")[0], objective, source, settings, tmp_path / "run", said)
     assert said.notes == ["going on from checkpoint step-2"]

@@ -17,8 +17,8 @@ from train_models import random_documents, tiny_model, tiny_settings
 
 from herd import files
 from herd.errors import ArtifactError, InputError, SettingError, StorageError, TrainingError
-from herd.train import checkpoints
 from herd.train.batch import Batch
+from herd.train.checkpoints import Checkpoints
 from herd.train.guards import Guard
 from herd.train.loop import train
 from herd.train.objectives.language_modelling import LanguageModelling
@@ -214,7 +214,7 @@ def test_one_flipped_bit_is_damage(folder):
     interrupted(folder)
     flip(folder / "checkpoints/step-6/model.safetensors")
     notes = Notes()
-    found = checkpoints.load_newest(folder / "checkpoints", notes)
+    found = Checkpoints(folder / "checkpoints", 2).newest(notes)
     assert found is not None
     assert found.step == 4
     assert "model.safetensors is damaged" in notes.notes[0]

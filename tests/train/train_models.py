@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
+from herd.files import read_json, sha256_of, write_json
 from herd.llama.config import LlamaConfig
 from herd.llama.init import init_weights
 from herd.llama.model import Llama
 from herd.train.settings import TrainSettings
+from herd.weights.sharded import ShardFiles, read_manifest
 
 VOCABULARY = 50
 
@@ -57,6 +62,23 @@ def tiny_settings(**changes: object) -> TrainSettings:
 def random_documents(count: int, seed: int = 0, longest: int = 40) -> Documents:
     rng = np.random.default_rng(seed)
     return Documents([rng.integers(1, VOCABULARY, rng.integers(1, longest)).astype(np.uint16) for _ in range(count)])
+
+
+def as_before_manifests(checkpoint: Path) -> None:
+    """Make of a checkpoint one as herd 0.1 wrote it: hashes in state.json, short names, no device, no config."""
+    files = ShardFiles(checkpoint, read_manifest(checkpoint))
+    groups: dict[str, dict[str, torch.Tensor]] = {}
+    for name in files.manifest.tensors:
+        group, _, key = name.partition(".")
+        group, key = ("optimiser", key.removeprefix("0.")) if group == "rng" else (group, key)
+        groups.setdefault(group, {})[key] = files.read(name).clone()
+    state = {key: value for key, value in read_json(checkpoint / "state.json").items() if key != "device"}
+    shutil.rmtree(checkpoint)
+    checkpoint.mkdir()
+    for group, tensors in groups.items():
+        save_file(tensors, checkpoint / f"{group}.safetensors")
+    hashes = {group: sha256_of(checkpoint / f"{group}.safetensors") for group in groups}
+    write_json(checkpoint / "state.json", {**state, "sha256": hashes})
 
 
 def talk(prompt: int, answer: int, seed: int) -> Talk:

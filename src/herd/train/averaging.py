@@ -33,6 +33,7 @@ class WeightAverage:
         for name, mean in self.mean.items():
             model.get_parameter(name).copy_(mean)
 
-    def restore(self, count: int, mean: Mapping[str, Tensor], device: torch.device) -> None:
-        """Go on from what a checkpoint kept."""
-        self.count, self.mean = count, {name: tensor.to(device) for name, tensor in mean.items()}
+    def begin(self, count: int, params: Mapping[str, Tensor]) -> None:
+        """Be the mean of `count` weight sets, in memory that a checkpoint then fills."""
+        self.count = count
+        self.mean = {name: torch.empty_like(param.detach().float()) for name, param in params.items() if count}

@@ -1,105 +1,231 @@
-"""Checkpoints of a run: `folder/checkpoints/step-N/`, whole or not there, the last few kept.
+"""Checkpoints of a run: `folder/step-N/`, whole or not there, written beside training, the last few kept.
 
-Each holds `model.safetensors` (float32 masters), `optimiser.safetensors` (AdamW's moments), `average.safetensors`
-(the annealing mean, if any) and `state.json` (step, counters, settings, and the SHA-256 of the others). A damaged
-checkpoint is reported and the one before it is used. One process only; sharded checkpoints are not covered.
+    kept = Checkpoints(folder, keep=2)
+    found = kept.newest(progress)           # verified; a damaged one is reported, and the one before it used
+    found.load({"model.lm_head.weight": weight, ...})            # into the tensors of any plan
+    kept.save(step, tensors, state)         # returns when the tensors are copied in memory
+
+What a checkpoint looks like on disk: weights/sharded.py. One process or several: the files differ in number only, and
+any can be opened by any number of processes. A run's processes share one disk; object stores are not covered.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-from safetensors import SafetensorError
+import torch
 from torch import Tensor
 
-from herd.errors import ArtifactError, FormatError
-from herd.files import atomic_file, atomic_folder, read_json, sha256_of, write_json
+from herd.errors import ArtifactError, FormatError, HerdError, StorageError
+from herd.files import atomic_file, read_json, replace_folder
 from herd.progress import Progress
+from herd.train.sharded_files import Written, write_manifest, write_shards
+from herd.train.sharded_ranks import Ranks
+from herd.train.sharded_shards import Shard, Staging, shard_of
+from herd.weights.sharded import STATE, Box, Manifest, ShardFiles, read_manifest, verify
 
 _NAME = re.compile(r"step-(\d+)")
-_LEFT_ASIDE = re.compile(r"\.step-\d+\.(\d+\.part|old)")
+_LEFT_ASIDE = re.compile(r"\.step-\d+\.((\d+\.)?part|old)")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """What a run needs to go on as if it had never stopped."""
+class Saved:
+    """A checkpoint whose files are as they were written."""
 
-    state: dict[str, Any]  # plain values: step, tokens, seconds, window, average_count, settings, objective
-    tensors: Mapping[str, Mapping[str, Tensor]]  # by file: model, optimiser, average
+    path: Path
+    state: Mapping[str, Any]  # plain values: step, tokens, seconds, window, average_count, settings, objective
+    shapes: Mapping[str, Box]  # of every tensor of every rank
+    _manifest: Manifest = field(repr=False)
+    _ranks: Ranks = field(repr=False)
 
     @property
     def step(self) -> int:
         return int(self.state["step"])
 
+    def check_shapes(self, group: str, own: Mapping[str, Box]) -> None:
+        """ArtifactError on every rank unless the tensors of `group` are those of all ranks together."""
+        before = {name: shape for name, shape in self.shapes.items() if name.startswith(f"{group}.")}
+        now = {name: shape for part in self._ranks.gather(dict(own)) for name, shape in part.items()}
+        if before != now:
+            raise ArtifactError("the checkpoint is of a model of another shape", where=str(self.path))
 
-def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write `folder/step-N` whole or not at all, then remove all but the newest `keep`.
+    @torch.no_grad()
+    def load(self, targets: Mapping[str, Tensor]) -> None:
+        """Fill these tensors, or this process's shards of them. ArtifactError for a name that is not there."""
+        files = ShardFiles(self.path, self._manifest)
+        for name, target in targets.items():
+            shard = shard_of(name, target)
+            if self.shapes.get(name) != shard.whole:
+                found = list(self.shapes[name]) if name in self.shapes else "not there"
+                said = f"{name} is {found} in the checkpoint, and {list(shard.whole)} here"
+                raise ArtifactError(said, where=str(self.path))
+            files.read_into(shard.local, name, shard.offset)
 
-    Raises StorageError when the disk is full; what stood before is untouched.
+
+class Checkpoints:
+    """The checkpoints in `folder`: the newest `keep`, and for good those of steps that `keep_every` divides.
+
+    All processes of a run make one together and call the same methods in the same order.
     """
-    path = folder / f"step-{checkpoint.step}"
-    with atomic_folder(path) as aside:
-        hashes = {}
-        for name, tensors in checkpoint.tensors.items():
-            with atomic_file(aside / f"{name}.safetensors") as handle:
-                handle.write(safetensors.torch.save({key: t.detach().contiguous() for key, t in tensors.items()}))
-            hashes[name] = sha256_of(aside / f"{name}.safetensors")
-        write_json(aside / "state.json", {**checkpoint.state, "sha256": hashes})
-    for step in _steps(folder)[keep:]:
-        shutil.rmtree(folder / f"step-{step}", ignore_errors=True)
-    return path
 
+    def __init__(self, folder: Path, keep: int, keep_every: int = 0) -> None:
+        self.folder, self.keep, self.keep_every = folder, keep, keep_every
+        self.ranks = Ranks.here()
+        self._staging = Staging()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
 
-def load_newest(folder: Path, progress: Progress) -> Checkpoint | None:
-    """The newest sound checkpoint, or None when there is none at all.
+    def newest(self, progress: Progress) -> Saved | None:
+        """The newest sound checkpoint, or None when there is none at all; what killed runs left is removed.
 
-    A damaged one is noted and passed over. Raises ArtifactError when every one is damaged.
-    """
-    _remove_left_aside(folder)
-    faults = []
-    for step in _steps(folder):
-        try:
-            return _load(folder / f"step-{step}")
-        except (ArtifactError, FormatError) as error:
-            faults.append(f"checkpoint step-{step} cannot be used: {error.message}")
+        A damaged one is noted and passed over. Raises ArtifactError when every one is damaged.
+        """
+        faults = []
+        for step in self.ranks.first(self._swept_steps):
+            found = self._open(self.folder / f"step-{step}")
+            if isinstance(found, Saved):
+                return found
+            faults.append(f"checkpoint step-{step} cannot be used: {found}")
             progress.note(faults[-1])
-    if faults:
-        raise ArtifactError("; ".join(faults), where=str(folder), mend=f"remove {folder} to train from the beginning")
-    return None
+        if faults:
+            mend = f"remove {self.folder} to train from the beginning"
+            raise ArtifactError("; ".join(faults), where=str(self.folder), mend=mend)
+        return None
 
-
-def _load(path: Path) -> Checkpoint:
-    state = read_json(path / "state.json")
-    if not isinstance(state, dict) or not isinstance(state.get("sha256"), dict) or "step" not in state:
-        raise FormatError("not the state of a checkpoint", where=str(path / "state.json"))
-    tensors = {}
-    for name, digest in state["sha256"].items():
-        file = path / f"{name}.safetensors"
-        if not file.exists():
-            raise ArtifactError(f"{file.name} is missing", where=str(file))
-        if sha256_of(file) != digest:
-            raise ArtifactError(f"{file.name} is damaged or cut short", where=str(file))
+    def _open(self, path: Path) -> Saved | str:
+        """The checkpoint, or what is wrong with it. Each rank verifies its share of the files; all say the same."""
+        fault, found = "", None
         try:
-            tensors[name] = safetensors.torch.load_file(file)
-        except SafetensorError as error:
-            raise FormatError(f"{file.name}: {error}", where=str(file)) from error
-    return Checkpoint(state, tensors)
+            found = read_manifest(path)
+            verify(path, found, sorted(found.files)[self.ranks.rank :: self.ranks.world])
+        except (ArtifactError, FormatError) as error:
+            fault = error.message
+        faults = sorted({one for one in self.ranks.gather(fault) if one})
+        if faults or found is None:
+            return "; ".join(faults)
+        state = read_json(path / STATE)
+        return Saved(path, state, {name: one.shape for name, one in found.tensors.items()}, found, self.ranks)
+
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Tensor],
+        state: Mapping[str, Any],
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Begin `folder/step-N`: copy in memory, then write in a thread; the one before is waited for first.
+
+        Each process gives the names it has, with its shard of each (plain tensors are whole); `state` and the small
+        `files` are rank 0's. Raises StorageError when the one before failed.
+        """
+        self.wait()
+        shards = self._staging.copy(tensors)
+        small = {**(files or {}), STATE: (json.dumps(state, indent=2) + "\n").encode()}
+        work = partial(self._write, step, shards, small)
+        self._thread = threading.Thread(target=self._run, args=(work,), name=f"checkpoint step-{step}", daemon=True)
+        self._thread.start()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last checkpoint could not be written, as far as this process knows: `wait` raises why."""
+        return self._error is not None
+
+    def wait(self) -> None:
+        """Until what is under way is on the disk; raises what went wrong. What stood before is untouched then."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def close(self, progress: Progress) -> None:
+        """As `wait`, at the end of a run that has an error of its own: one of the writer is noted."""
+        try:
+            self.wait()
+        except HerdError as error:
+            progress.note(f"the last checkpoint is missing: {error.message}")
+
+    def _run(self, work: partial[None]) -> None:
+        try:
+            work()
+        except OSError as error:
+            said = f"cannot write a checkpoint: {error.strerror or error}"
+            mend = "mend that and run the same command again; it goes on from the checkpoint before"
+            self._error = StorageError(said, where=str(error.filename or self.folder), mend=mend)
+        except BaseException as error:  # raised where the run waits
+            self._error = error
+
+    def _write(self, step: int, shards: Sequence[Shard], small: Mapping[str, bytes]) -> None:
+        path = self.folder / f"step-{step}"
+        aside = path.with_name(f".{path.name}.part")
+        begin, finish = partial(_begin, aside, small), partial(self._finish, aside, path)
+        try:
+            if self.ranks.group is None:
+                begin()
+                finish(write_shards(aside, shards, 0, 1))
+            else:
+                from herd.train.sharded_dcp import save_together  # half a second to import; one process needs it not
+
+                save_together(aside, shards, self.ranks, begin, finish)
+        except BaseException:
+            if self.ranks.is_first:
+                shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+    def _finish(self, aside: Path, path: Path, written: list[Written]) -> None:
+        """On rank 0, when every file is synced: the manifest, the name, and then what is too old goes."""
+        write_manifest(aside, written)
+        _sync(aside)
+        replace_folder(aside, path)
+        _sync(self.folder)
+        self._prune(int(path.name.removeprefix("step-")))
+
+    def _prune(self, newest: int) -> None:
+        """Later steps than the newest are damaged, or the run would have gone on from them: they go too."""
+        steps = [step for step in _steps(self.folder) if step <= newest]
+        kept = {*steps[: self.keep], *(step for step in steps if self.keep_every and step % self.keep_every == 0)}
+        for step in _steps(self.folder):
+            if step not in kept:
+                going = self.folder / f".step-{step}.old"  # half a checkpoint never has a checkpoint's name
+                shutil.rmtree(going, ignore_errors=True)
+                (self.folder / f"step-{step}").rename(going)
+                shutil.rmtree(going, ignore_errors=True)
+
+    def _swept_steps(self) -> list[int]:
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if _LEFT_ASIDE.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+        return _steps(self.folder)
+
+
+def _begin(aside: Path, small: Mapping[str, bytes]) -> None:
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for name, data in small.items():
+        with atomic_file(aside / name) as handle:
+            handle.write(data)
+
+
+def _sync(folder: Path) -> None:
+    """Names are on the disk when their folder is: a machine that loses power keeps the checkpoint."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _steps(folder: Path) -> list[int]:
     """Steps that have a checkpoint, the newest first."""
     names = (_NAME.fullmatch(path.name) for path in folder.iterdir()) if folder.is_dir() else ()
     return sorted((int(found[1]) for found in names if found), reverse=True)
-
-
-def _remove_left_aside(folder: Path) -> None:
-    """What a killed run left half-written."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if _LEFT_ASIDE.fullmatch(path.name):
-            shutil.rmtree(path, ignore_errors=True)

@@ -20,23 +20,26 @@ from torch import Tensor, nn
 
 from herd.config import to_plain
 from herd.devices import device_of, memory_errors
-from herd.errors import ArtifactError, InputError, SettingError
+from herd.errors import InputError, SettingError
 from herd.progress import Progress, Silent
-from herd.train import checkpoints, rng
 from herd.train.averaging import WeightAverage
 from herd.train.batch import Batch, BatchSource
+from herd.train.checkpoints import Checkpoints, Saved
 from herd.train.guards import Guard
 from herd.train.history import History, StepRecord, TrainResult
 from herd.train.interrupts import Interrupts
+from herd.train.objectives.language_modelling import LanguageModelling
 from herd.train.objectives.terms import Objective
 from herd.train.optimiser import Optimiser
+from herd.train.run_state import RunState, model_files
 from herd.train.schedule import lr_at
 from herd.train.settings import TrainSettings
+from herd.weights.stored import SavesFiles
 
 Validate = Callable[[nn.Module], Mapping[str, float]]
 
 # Settings that change when things are looked at or kept, never the weights: a run may be resumed with others.
-_HARMLESS = {"keep", "validate_every", "spike_factor", "spike_margin", "spike_window"}
+_HARMLESS = {"keep", "keep_every", "validate_every", "spike_factor", "spike_margin", "spike_window"}
 
 
 def train(
@@ -48,26 +51,30 @@ def train(
     progress: Progress | None = None,
     *,
     validate: Validate | None = None,
+    tokenizer: SavesFiles | None = None,
 ) -> TrainResult:
     """Train `model` in place for `settings.steps` updates; `folder` holds history and checkpoints.
 
     `validate(model)` is called every `settings.validate_every` steps and at the end; its figures enter the history.
+    `tokenizer` lies in the checkpoints, each of which `herd convert` makes a model folder of.
     Raises TrainingError (not finite, spike), StorageError (disk full), DeviceError (out of memory), ArtifactError (no
     usable checkpoint), SettingError (a checkpoint of another run), KeyboardInterrupt after Ctrl-C, with a checkpoint.
     """
     with memory_errors(less_memory(settings)):
-        run = _Run(model, objective, source, settings, Path(folder), progress or Silent(), validate)
+        run = _Run(model, objective, source, settings, Path(folder), progress or Silent(), validate, tokenizer)
         try:
             with Interrupts() as interrupts:
                 while run.step < settings.steps:
                     run.one_step()
                     if interrupts.asked:
                         run.save_checkpoint()
+                        run.checkpoints.wait()
                         raise KeyboardInterrupt
                     run.save_checkpoint_if_due()
             return run.finish()
         finally:
             run.history.close()
+            run.checkpoints.close(run.progress)
 
 
 def less_memory(settings: TrainSettings) -> str:
@@ -99,13 +106,16 @@ class _Run:
         folder: Path,
         progress: Progress,
         validate: Validate | None,
+        tokenizer: SavesFiles | None = None,
     ) -> None:
         self.model, self.objective, self.source, self.settings = model, objective, source, settings
         self.folder, self.progress, self.validate, self.device = folder, progress, validate, device_of(model)
         self.step = self.tokens = self.saved_at = 0
         self.seconds = 0.0
         self.optimiser, self.average, self.guard = Optimiser(model, settings), WeightAverage(), Guard(settings)
-        found = checkpoints.load_newest(folder / "checkpoints", progress)
+        self.checkpoints = Checkpoints(folder / "checkpoints", settings.keep, settings.keep_every)
+        self.small_files = model_files(model, tokenizer, instruct=objective.name != LanguageModelling.name)
+        found = self.checkpoints.newest(progress)
         if found:
             self._restore(found)
         self.history = History(folder, keep_until=self.step)
@@ -168,6 +178,7 @@ class _Run:
         """The last checkpoint, the averaged weights, the last validation."""
         if self.settings.checkpoint_every_steps or self.settings.checkpoint_every_seconds:
             self.save_checkpoint()
+        self.checkpoints.wait()
         self.average.copy_to(self.model)
         records = self.history.records
         metrics = {"loss": records[-1].loss} if records else {}
@@ -175,21 +186,21 @@ class _Run:
         return TrainResult(records, self.tokens, self.seconds, metrics | self._validation())
 
     def save_checkpoint_if_due(self) -> None:
-        steps, seconds = self.settings.checkpoint_every_steps, self.settings.checkpoint_every_seconds
+        """Also the place where the loop learns that the last one could not be written."""
+        if self.checkpoints.failed:
+            self.checkpoints.wait()
+        steps, seconds = (
+            (self.settings.checkpoint_every_steps, self.settings.keep_every),
+            self.settings.checkpoint_every_seconds,
+        )
         late = bool(seconds) and time.monotonic() - self.saved_clock >= seconds
-        if late or (steps and self.step % steps == 0):
+        if late or any(every and self.step % every == 0 for every in steps):
             self.save_checkpoint()
 
     def save_checkpoint(self) -> None:
-        """Write `checkpoints/step-N`, unless this step has one."""
+        """Begin to write `checkpoints/step-N`, unless this step has one."""
         if self.saved_at == self.step:
             return
-        tensors: dict[str, Mapping[str, Tensor]] = {
-            "model": self.optimiser.masters,  # what is frozen comes from where the caller took it
-            "optimiser": dict(self.optimiser.moments()) | rng.states(self.device),
-        }
-        if self.average.count:
-            tensors["average"] = self.average.mean
         state = {
             "step": self.step,
             "tokens": self.tokens,
@@ -200,25 +211,16 @@ class _Run:
             "device": self.device.type,
             "settings": to_plain(self.settings),
         }
-        checkpoint = checkpoints.Checkpoint(state, tensors)
-        checkpoints.save(self.folder / "checkpoints", checkpoint, self.settings.keep)
+        self.checkpoints.save(self.step, self._held().tensors(), state, self.small_files)
         self.saved_at, self.saved_clock = self.step, time.monotonic()
 
-    def _restore(self, found: checkpoints.Checkpoint) -> None:
+    def _held(self) -> RunState:
+        return RunState(self.optimiser, self.average, self.device, self.checkpoints.ranks.rank)
+
+    def _restore(self, found: Saved) -> None:
         state = found.state
         self._refuse_another_run(state)
-        weights = found.tensors["model"]
-        own = self.optimiser.masters
-        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        if shapes != {name: tuple(param.shape) for name, param in own.items()}:
-            raise ArtifactError("the checkpoint is of a model of another shape", where=str(self.folder))
-        with torch.no_grad():
-            for name, param in own.items():
-                param.copy_(weights[name])
-        rng.restore(found.tensors["optimiser"], self.device)
-        self.optimiser.load_moments(found.tensors["optimiser"])
-        self.optimiser.refresh()
-        self.average.restore(int(state["average_count"]), found.tensors.get("average", {}), self.device)
+        self._held().restore(found)
         self.guard = Guard(self.settings, state["window"])
         self.step = self.saved_at = found.step
         self.tokens, self.seconds = int(state["tokens"]), float(state["seconds"])

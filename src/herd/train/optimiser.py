@@ -9,7 +9,7 @@ on the device that the model is on.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -87,13 +87,17 @@ class Optimiser:
             for key, value in self.adamw.state.get(param, {}).items():
                 yield f"{key}.{name}", value
 
-    def load_moments(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `moments` gave, whatever device it was on: torch's own `step` too is a tensor on the device."""
+    def empty_moments(self, saved: Callable[[str], bool]) -> dict[str, Tensor]:
+        """AdamW's state for the names, as in `moments`, that `saved` is true of: memory for a checkpoint to fill."""
         for name, param in self.masters.items():
-            keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors]
-            state = {key: tensors[f"{key}.{name}"].to(param.device, copy=True) for key in keys}
+            state = {
+                key: torch.zeros((), device=param.device) if key == "step" else torch.empty_like(param.detach())
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if saved(f"{key}.{name}")
+            }
             if state:
                 self.adamw.state[param] = state
+        return dict(self.moments())
 
 
 def _kept_frozen(model: nn.Module) -> dict[int, Any]:

@@ -47,6 +47,7 @@ class TrainSettings:
     checkpoint_every_steps: int = 0  # 0 is never by steps
     checkpoint_every_seconds: float = 120.0  # 0 is never by the clock; herd's choice
     keep: int = 2  # checkpoints on disk; herd's choice: one to fall back on
+    keep_every: int = 0  # steps between checkpoints that stay for good (to evaluate, average, go back to); 0 is none
     validate_every: int = 0  # steps between calls of the validation callback; 0 is only at the end
 
     spike_factor: float = 4.0  # stop when the loss is over this many running medians; 0 turns it off; herd's choice
@@ -66,7 +67,7 @@ class TrainSettings:
             "seed",
         ):
             self._need(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("checkpoint_every_steps", "checkpoint_every_seconds", "validate_every", "grad_clip"):
+        for name in ("checkpoint_every_steps", "checkpoint_every_seconds", "keep_every", "validate_every", "grad_clip"):
             self._need(name, getattr(self, name) >= 0, "0 or more")
         self._need("peak_lr", self.peak_lr > 0, "more than 0")
         self._need("min_lr_ratio", 0 <= self.min_lr_ratio <= 1, "between 0 and 1")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -118,7 +118,7 @@ class Meter:
 
 
 def _write_file(path: Path, entries: list[Entry], staging: Staging | None = None, meter: Meter | None = None) -> None:
-    head = _header(entries)
+    head = header(entries)
     first = (staging and staging.done(path.name)) or 0  # tensors that an earlier run left on the disk
     start = len(head) + sum(entry.n_bytes for entry in entries[:first])
     with open(path, "r+b" if first else "wb") as handle:
@@ -141,14 +141,15 @@ def _write_file(path: Path, entries: list[Entry], staging: Staging | None = None
         staging.mark(path.name, len(entries))
 
 
-def _header(entries: list[Entry]) -> bytes:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+def header(entries: Sequence[Entry], metadata: Mapping[str, str] | None = None) -> bytes:
+    """What a safetensors file begins with: the length of the JSON, and the JSON, padded with blanks."""
+    content: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     offset = 0
     for entry in entries:
         offsets = [offset, offset + entry.n_bytes]
-        header[entry.name] = {"dtype": _NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": offsets}
+        content[entry.name] = {"dtype": _NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": offsets}
         offset = offsets[1]
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(content, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors start aligned
     return len(text).to_bytes(8, "little") + text
 
