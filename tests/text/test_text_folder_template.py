@@ -1,6 +1,7 @@
 """A chat template that differs from herd's is found, said, and used: same ids as transformers, same mask rules."""
 
 import json
+from itertools import takewhile
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from herd.errors import FormatError, InputError, NoEffectError
 from herd.text import Message, Tokenizer, ToolCall, encode_dialogue, encode_prompt, message_to_dict, parse_reply
+from herd.text.beginnings import Beginnings
 from herd.text.folder_template import CASES, differs
 from herd.text.show import check_trained, show_dialogue
 from herd.text.specials import SPECIAL_TOKENS
@@ -142,6 +144,55 @@ def test_every_answer_is_learnt_with_its_stop(pair):
     assert "[[Bye.<|" in shown
     assert "Hi]]" not in shown
     assert parse_reply(tokenizer, [*tokenizer.encode("Bye."), stops[0]]) == Message("assistant", "Bye.")
+
+
+def plain_pieces(tokenizer, talk):
+    """As `FolderFormat` cuts a conversation, every beginning of it being rendered by itself."""
+    form = tokenizer.foreign_format
+
+    def render(n, opened):
+        return form._template.render(talk[:n], opened=opened, hide=form._hide)
+
+    found, done = [], 0
+    for place in [i for i, message in enumerate(talk) if message.role == "assistant"]:
+        closed, opened = render(place + 1, False), render(place + 1, True)
+        common = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(closed, opened, strict=False)))
+        ends = [match.end() for match in form._special.finditer(common)]
+        end = len(closed) if common == closed else max(ends)
+        begin = len(render(place, True)) if place else 0
+        found += [(closed[done:begin], False), (closed[begin:end], True)]
+        done = end
+    return [*found, (render(len(talk), False)[done:], False)]
+
+
+@settings(deadline=None)
+@given(st.lists(text.filter(lambda t: t.strip()), min_size=1, max_size=7), st.booleans())
+def test_a_dialogue_is_cut_as_its_beginnings_are_written(pair, contents, system):
+    tokenizer, _ = pair
+    talk = [Message(("user", "assistant")[i % 2], content) for i, content in enumerate(contents)]
+    talk = [Message("system", "Be kind."), *talk] if system else talk
+    assert list(tokenizer.foreign_format._pieces(talk, opened=False)) == plain_pieces(tokenizer, talk)
+
+
+def test_of_a_long_dialogue_every_message_is_looked_for_a_few_times(pair, monkeypatch):
+    tokenizer, _ = pair
+    looked, look = [], Beginnings._left_out
+    monkeypatch.setattr(Beginnings, "_left_out", lambda self, *which: looked.append(which[1]) or look(self, *which))
+    talk = [Message(("user", "assistant")[i % 2], f"word {i}") for i in range(120)]
+    encode_dialogue(tokenizer, talk)
+    assert set(looked) == set(range(120))
+    assert len(looked) < 7 * 120
+
+
+@pytest.mark.parametrize("drops", ["loop.index0 == 2 and loop.length > 4", "loop.index0 == 4 and loop.length > 5"])
+def test_a_message_left_out_late_is_noticed(tokenizer, tmp_path, drops):
+    template = TURNS.replace("{{ '<|im_start|>' + m", "{% if not (" + drops + ") %}{{ '<|im_start|>' + m")
+    template = template.replace("'<|im_end|>\n' }}", "'<|im_end|>\n' }}{% endif %}")
+    own = Tokenizer.load(folder_with(tokenizer, tmp_path, template, [(20, "<|im_start|>"), (21, "<|im_end|>")]))
+    talk = [Message(("user", "assistant")[i % 2], f"word {i} it is") for i in range(6)]
+    encode_dialogue(own, talk[:4])
+    with pytest.raises(InputError, match="leaves out the content of message"):
+        encode_dialogue(own, talk)
 
 
 def test_calls_are_written_as_the_template_writes_them(tokenizer, tmp_path):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from herd.errors import InputError
+from herd.text.beginnings import Beginnings
 from herd.text.folder_template import Difference, FolderTemplate, differs, parting
 from herd.text.message import Message
 
@@ -68,12 +69,13 @@ class FolderFormat:
 
     def _pieces(self, messages: Sequence[Message], *, opened: bool) -> Iterator[tuple[str, bool]]:
         """The text in pieces, each with whether an assistant writes it."""
-        whole, done = self._render(messages, opened), 0
+        texts = self._template.beginnings(messages, hide=self._hide)
+        whole, done = texts.render(len(messages), opened=opened), 0
         for place, message in enumerate(messages):
             if message.role != "assistant":
                 continue
-            before = self._render(messages[:place], True) if place else ""
-            answered = self._answered(messages[: place + 1])
+            before = texts.render(place, opened=True) if place else ""
+            answered = self._answered(texts, place + 1, done)
             if not (whole.startswith(answered) and answered.startswith(before) and done <= len(before) < len(answered)):
                 raise InputError(
                     f"the model's chat template writes message {place + 1} otherwise than the model would have to",
@@ -82,22 +84,20 @@ class FolderFormat:
             yield whole[done : len(before)], False
             yield answered[len(before) :], True
             done = len(answered)
+            texts.know(answered, place + 1)
         yield whole[done:], False
 
-    def _answered(self, messages: Sequence[Message]) -> str:
-        """The text up to where the last answer ends, whatever comes then.
+    def _answered(self, texts: Beginnings, n: int, done: int) -> str:
+        """The text up to where the last of `n` messages, an answer, ends, whatever comes then; `done`: the one before.
 
         Some templates write a token more behind the last message of all: there the text with an open header parts from
         the closed one, and the answer ends with the last special token that both have.
         """
-        closed = self._render(messages, False)
-        common = closed[: parting(closed, self._render(messages, True))]
+        closed = texts.render(n, opened=False)
+        common = closed[: parting(closed, texts.render(n, opened=True))]
         if common == closed:
             return closed
-        return common[: max((found.end() for found in self._special.finditer(common)), default=0)]
-
-    def _render(self, messages: Sequence[Message], opened: bool) -> str:
-        return self._template.render(messages, opened=opened, hide=self._hide)
+        return common[: max((found.end() for found in self._special.finditer(common, done)), default=0)]
 
     def _hide(self, text: str) -> str:
         return self._risky.sub(lambda found: self._hidden[found[0]], text)

@@ -13,7 +13,6 @@ written into a message (`herd.text.tools`).
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 
 from herd.errors import FormatError, HerdError, InputError
 from herd.files import read_json
+from herd.text.beginnings import Beginnings
 from herd.text.jinja import Refusal, compiled
 from herd.text.message import Message, ToolCall
 from herd.text.template import CHAT_TEMPLATE
@@ -95,8 +95,14 @@ class Difference:
 
 def parting(one: str, other: str) -> int:
     """The first place at which two texts differ, or one ends."""
-    pairs = zip(one, other, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+    alike, apart = 0, min(len(one), len(other)) + 1
+    while apart - alike > 1:  # texts may be long: pieces are compared, not characters
+        middle = (alike + apart) // 2
+        if one[alike:middle] == other[alike:middle]:
+            alike = middle
+        else:
+            apart = middle
+    return alike
 
 
 def _start(text: str) -> str:
@@ -133,8 +139,14 @@ class FolderTemplate:
         """The conversation as text, with an open assistant header at its end if `opened`. `hide` changes every string
         of the messages first. InputError where the template refuses, or leaves a message or a call out.
         """
-        raw = [_as_dict(message, self._result_role, hide) for message in messages]
-        context = {"messages": raw, "add_generation_prompt": opened}
+        return self.beginnings(messages, hide=hide).render(len(messages), opened=opened)
+
+    def beginnings(self, messages: Sequence[Message], *, hide: Callable[[str], str] = str) -> Beginnings:
+        """Several renderings of one conversation, which have much in common."""
+        return Beginnings([_as_dict(message, self._result_role, hide) for message in messages], self._written)
+
+    def _written(self, raw: Sequence[Mapping[str, Any]], opened: bool) -> str:
+        context = {"messages": list(raw), "add_generation_prompt": opened}
         names = {"bos_token": self._stated.bos, "eos_token": self._stated.eos}
         try:
             text = _in_time(lambda: str(self._program.render(**context, **names)))
@@ -148,7 +160,6 @@ class FolderTemplate:
                 where=self._stated.where,
                 mend=_MEND,
             ) from error
-        _check_whole(text, raw)
         return text
 
     @cached_property
@@ -185,19 +196,6 @@ def _hidden(value: Any, hide: Callable[[str], str]) -> Any:
     if isinstance(value, list | tuple):
         return [_hidden(item, hide) for item in value]
     return hide(value) if isinstance(value, str) else value
-
-
-def _check_whole(text: str, raw: Sequence[Mapping[str, Any]]) -> None:
-    """InputError when a message's end or a called function's name is nowhere in the text (some drop thoughts)."""
-    for number, message in enumerate(raw, 1):
-        end = message["content"].strip()[-16:].strip()
-        names = [call["function"]["name"] for call in message.get("tool_calls", ())]
-        for part, what in [(end, "content"), *((name, "tool call") for name in names)]:
-            if part not in text and json.dumps(part, ensure_ascii=False)[1:-1] not in text:
-                raise InputError(
-                    f"the model's chat template leaves out the {what} of message {number} ({message['role']})",
-                    mend="the model was not trained with such messages; leave them out of the conversation",
-                )
 
 
 def _in_time(work: Callable[[], T]) -> T:
