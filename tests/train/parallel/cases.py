@@ -1,4 +1,4 @@
-"""One step of each objective, for comparing many processes with one: a model, its objective and uneven micro-batches."""
+"""One step of each objective, to compare many processes with one: a model, an objective and uneven micro-batches."""
 
 from __future__ import annotations
 
