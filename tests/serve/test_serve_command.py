@@ -84,9 +84,9 @@ def folder(tmp_path_factory):
 
 
 @contextmanager
-def started(folder):
-    """The program, once it listens and the model is there; what it said until then."""
-    code = "import sys; from herd.cli import main; sys.exit(main())"
+def started(folder, before="", until="Ctrl-C stops"):
+    """The program, once it has said `until`; what it said. `before`: Python that it runs first."""
+    code = f"{before}\nimport sys; from herd.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "serve", str(folder), "--port", "0", "--cache-tokens", "2048"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {KEY_VARIABLE: "secret"})
     said = []
@@ -94,7 +94,7 @@ def started(folder):
         try:
             for line in process.stderr:
                 said.append(line)
-                if "Ctrl-C stops" in line:
+                if until in line:
                     break
             yield process, said
         finally:
@@ -121,6 +121,29 @@ def test_the_program_from_its_start_to_its_stop(folder, sign):
     assert "2,048 positions" in text
     assert "secret" not in text
     assert rest == ""
+
+
+@pytest.mark.slow
+def test_a_program_told_to_stop_while_it_loads_leaves_quietly(folder):
+    slowly = """
+import time
+from herd.serve import loading
+load = loading.load
+def slow(*given):
+    time.sleep(3)
+    return load(*given)
+loading.load = slow
+"""
+    with started(folder, slowly, until="herd: loading") as (process, said):
+        for _ in range(100):
+            try:
+                asked(said, "/health/live").close()
+                break
+            except OSError:
+                time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        assert (process.wait(30), rest) == (0, "")
 
 
 @pytest.mark.slow

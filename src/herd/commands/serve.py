@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,7 @@ def serve(asked: Asked, settings: ServeSettings) -> int:
     check_exposure(settings, keys, asked.open_to_all)
     try:
         from herd.serve.app import create_app
+        from herd.serve.backend import NotReadyError
         from herd.serve.server import address, listen, make_server
     except ImportError as error:
         raise MissingExtraError(error.name or "fastapi", "serve") from error
@@ -58,7 +60,8 @@ def serve(asked: Asked, settings: ServeSettings) -> int:
         server.stop()
 
     def loaded() -> None:
-        _say_ready(url, settings, keys, backend.served.remarks)
+        with suppress(NotReadyError):  # told to stop while the model was loaded
+            _say_ready(url, settings, keys, backend.served.remarks)
 
     backend = backend_of(asked, settings, loaded, failed)
     server = make_server(create_app(backend, settings, keys), backend, settings)
