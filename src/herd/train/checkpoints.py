@@ -3,7 +3,8 @@
     kept = Checkpoints(folder, keep=2)
     found = kept.newest(progress)           # verified; a damaged one is reported, and the one before it used
     found.load({"model.lm_head.weight": weight, ...})            # into the tensors of any plan
-    kept.save(step, tensors, state)         # returns when the tensors are copied in memory
+    kept.save(step, tensors, state)         # a thread copies and writes, while the next step computes its gradients
+    kept.staged()                           # before the tensors change
 
 What a checkpoint looks like on disk: weights/sharded.py. One process or several: the files differ in number only, and
 any can be opened by any number of processes. A run's processes share one disk; object stores are not covered.
@@ -15,7 +16,6 @@ import json
 import os
 import re
 import shutil
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +31,7 @@ from herd.progress import Progress
 from herd.train.sharded_files import Written, write_manifest, write_shards
 from herd.train.sharded_ranks import Ranks
 from herd.train.sharded_shards import Shard, Staging, shard_of
+from herd.train.sharded_writer import Writer
 from herd.weights.sharded import STATE, Box, Manifest, ShardFiles, read_manifest, verify
 
 _NAME = re.compile(r"step-(\d+)")
@@ -81,8 +82,7 @@ class Checkpoints:
         self.folder, self.keep, self.keep_every = folder, keep, keep_every
         self.ranks = Ranks.here()
         self._staging = Staging()
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._writer = Writer()
 
     def newest(self, progress: Progress) -> Saved | None:
         """The newest sound checkpoint, or None when there is none at all; what killed runs left is removed.
@@ -122,54 +122,43 @@ class Checkpoints:
         state: Mapping[str, Any],
         files: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Begin `folder/step-N`: copy in memory, then write in a thread; the one before is waited for first.
+        """Begin `folder/step-N`, which a thread copies and then writes; the one before is waited for first.
 
-        Each process gives the names it has, with its shard of each (plain tensors are whole); `state` and the small
-        `files` are rank 0's. Raises StorageError when the one before failed.
+        `tensors` may change again after `staged()`. Each process gives the names it has, with its shard of each (plain
+        tensors are whole); `state` and the small `files` are rank 0's. Raises StorageError when the one before failed.
         """
         self.wait()
-        shards = self._staging.copy(tensors)
+        shards = self._staging.begin(tensors)
         small = {**(files or {}), STATE: (json.dumps(state, indent=2) + "\n").encode()}
-        work = partial(self._write, step, shards, small)
-        self._thread = threading.Thread(target=self._run, args=(work,), name=f"checkpoint step-{step}", daemon=True)
-        self._thread.start()
+        self._writer.start(partial(self._write, step, shards, small))
+
+    def staged(self) -> None:
+        """To be called before every update of the state: waits until a checkpoint that was begun has its copy."""
+        self._staging.staged()
 
     @property
     def failed(self) -> bool:
         """Whether the last checkpoint could not be written, as far as this process knows: `wait` raises why."""
-        return self._error is not None
+        return self._writer.failed
 
     def wait(self) -> None:
         """Until what is under way is on the disk; raises what went wrong. What stood before is untouched then."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        self._writer.wait()
 
     def close(self, progress: Progress) -> None:
-        """As `wait`, at the end of a run that has an error of its own: one of the writer is noted."""
+        """Wait at the end of a run, which may have an error of its own: one of the writer is noted."""
         try:
             self.wait()
         except HerdError as error:
             progress.note(f"the last checkpoint is missing: {error.message}")
-
-    def _run(self, work: partial[None]) -> None:
-        try:
-            work()
-        except OSError as error:
-            said = f"cannot write a checkpoint: {error.strerror or error}"
-            mend = "mend that and run the same command again; it goes on from the checkpoint before"
-            self._error = StorageError(said, where=str(error.filename or self.folder), mend=mend)
-        except BaseException as error:  # raised where the run waits
-            self._error = error
+        self._writer.close()
 
     def _write(self, step: int, shards: Sequence[Shard], small: Mapping[str, bytes]) -> None:
         path = self.folder / f"step-{step}"
         aside = path.with_name(f".{path.name}.part")
         begin, finish = partial(_begin, aside, small), partial(self._finish, aside, path)
         try:
+            self._staging.fill()
             if self.ranks.group is None:
                 begin()
                 finish(write_shards(aside, shards, 0, 1))
@@ -177,9 +166,11 @@ class Checkpoints:
                 from herd.train.sharded_dcp import save_together  # half a second to import; one process needs it not
 
                 save_together(aside, shards, self.ranks, begin, finish)
-        except BaseException:
+        except BaseException as error:
             if self.ranks.is_first:
                 shutil.rmtree(aside, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise _as_storage(error, self.folder) from error
             raise
 
     def _finish(self, aside: Path, path: Path, written: list[Written]) -> None:
@@ -214,6 +205,15 @@ def _begin(aside: Path, small: Mapping[str, bytes]) -> None:
     for name, data in small.items():
         with atomic_file(aside / name) as handle:
             handle.write(data)
+
+
+def _as_storage(error: OSError, folder: Path) -> StorageError:
+    """Whatever the system refuses, a full disk or a missing right, as an error that a user can act on."""
+    return StorageError(
+        f"cannot write a checkpoint: {error.strerror or error}",
+        where=str(error.filename or folder),
+        mend="mend that (make room on that disk, ...) and run the same command again; it goes on where it stopped",
+    )
 
 
 def _sync(folder: Path) -> None:

@@ -133,6 +133,7 @@ class _Run:
             raise self.guard.stop(trouble, number, batches, self.folder)
         self.guard.accept(loss)
         lr = lr_at(self.settings, number)
+        self.checkpoints.staged()
         self.optimiser.step(lr)
         self.step = number
         self._enter_average()

@@ -5,8 +5,10 @@ shards = Staging().copy({"model.lm_head.weight": weight, ...})     # a pause of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import ctypes
+import threading
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +16,7 @@ from torch import Tensor
 Box = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(NamedTuple):
     """The values of tensor `name` (of shape `whole`) from `offset` on, as far as this process holds them."""
 
     name: str
@@ -36,35 +37,79 @@ def shard_of(name: str, tensor: Tensor) -> Shard:
     """
     tensor = tensor.detach()
     if not hasattr(tensor, "to_local"):
-        return Shard(name, tuple(tensor.shape), (0,) * tensor.ndim, tensor)
+        whole = tuple(tensor.shape)
+        return Shard(name, whole, (0,) * len(whole), tensor)
     (chunk,) = tensor.__create_chunk_list__()  # type: ignore[attr-defined]  # DTensor's side of torch's checkpoints
     return Shard(name, tuple(tensor.shape), tuple(chunk.offsets), tensor.to_local())
 
 
 class Staging:
-    """Main memory for one copy of the state, kept from checkpoint to checkpoint: fresh pages would cost more than the
-    copy. It is page-locked where the state is on a GPU, so that the copies run at the bus's speed, side by side.
+    """A copy of the state in main memory, made while the next step computes its gradients, which only reads the state.
+
+        shards = staging.begin(tensors)     # where the copy will be
+        staging.fill()                      # in another thread: copies, returns when the copy is whole
+        staging.staged()                    # before the next update of `tensors`: they may change from now on
+
+    The memory is kept from one checkpoint to the next, for fresh pages would cost more than the copy. Of a GPU's state
+    it is page-locked; a stream of its own copies it, and the update waits for that on the GPU, not here.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, Tensor] = {}
+        self._rooms: dict[str, Tensor] = {}
+        self._to_copy: list[tuple[Tensor, Tensor]] = []
+        self._whole = threading.Event()
+        self._whole.set()
+        self._copied: torch.cuda.Event | None = None
 
     @torch.no_grad()
-    def copy(self, tensors: Mapping[str, Tensor]) -> list[Shard]:
-        """The shards of this process, copied; no empty ones. What the copy before gave out changes with it."""
+    def begin(self, tensors: Mapping[str, Tensor]) -> list[Shard]:
+        """The shards of this process as they will be copied; no empty ones. The copy before is overwritten."""
+        self._whole.clear()
         shards = [shard for name, tensor in tensors.items() if (shard := shard_of(name, tensor)).local.numel()]
-        self._kept = {shard.name: self._room(shard) for shard in shards}
-        devices = set()
-        for shard in shards:
-            self._kept[shard.name].copy_(shard.local, non_blocking=True)
-            if shard.local.is_cuda:
-                devices.add(shard.local.device)
-        for device in devices:
-            torch.cuda.synchronize(device)
-        return [Shard(shard.name, shard.whole, shard.offset, self._kept[shard.name]) for shard in shards]
+        self._rooms = {shard.name: self._room(shard.name, shard.local) for shard in shards}
+        rooms = list(self._rooms.values())
+        pairs = [(room, shard.local) for room, shard in zip(rooms, shards, strict=True)]
+        self._to_copy = [pair for pair in pairs if not pair[1].is_cuda]
+        self._copied = _copy_on_gpu([pair for pair in pairs if pair[1].is_cuda])
+        return [shard._replace(local=room) for shard, room in zip(shards, rooms, strict=True)]
 
-    def _room(self, shard: Shard) -> Tensor:
-        room, local = self._kept.get(shard.name), shard.local
-        if room is not None and room.shape == local.shape and room.dtype == local.dtype:
+    @torch.no_grad()
+    def fill(self) -> None:
+        try:
+            for room, values in self._to_copy:
+                if values.is_contiguous():  # not by torch, which would wake threads of its own beside those at work
+                    ctypes.memmove(room.data_ptr(), values.data_ptr(), values.nbytes)
+                else:
+                    room.copy_(values)
+            if self._copied is not None:
+                self._copied.synchronize()
+        finally:
+            self._to_copy = []
+            self._whole.set()
+
+    def staged(self) -> None:
+        """Wait until the tensors that `begin` was given may change."""
+        if self._copied is not None:
+            torch.cuda.current_stream().wait_event(self._copied)
+        else:
+            self._whole.wait()
+
+    def _room(self, name: str, values: Tensor) -> Tensor:
+        room = self._rooms.get(name)
+        if room is not None and room.shape == values.shape and room.dtype == values.dtype:
             return room
-        return torch.empty(local.shape, dtype=local.dtype, pin_memory=local.is_cuda)
+        return torch.empty(values.shape, dtype=values.dtype, pin_memory=values.is_cuda)
+
+
+def _copy_on_gpu(pairs: Sequence[tuple[Tensor, Tensor]]) -> torch.cuda.Event | None:
+    """Copies that begin when all that was asked of the GPU so far is done; the event of their end."""
+    if not pairs:
+        return None
+    device = pairs[0][1].device
+    stream, done = torch.cuda.Stream(device), torch.cuda.Event()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for room, values in pairs:
+            room.copy_(values, non_blocking=True)
+        done.record(stream)
+    return done
