@@ -109,7 +109,7 @@ def test_greedy_text_is_that_of_llama_cpp(forms: dict[str, Path], library: Path,
         place = next(i for i, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other)
         logprobs = torch.log_softmax(of_herd(forms[form])([BOS, *ours[:place]])[-1], -1)
         assert place > 50
-        assert logprobs[ours[place]] - logprobs[theirs[place]] < 0.02
+        assert logprobs[ours[place]] - logprobs[theirs[place]] < {"bf16": 0.01, "q8_0": 0.05}[form]
         return
     assert ours == theirs
 
