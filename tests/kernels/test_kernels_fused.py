@@ -6,7 +6,7 @@ import torch
 from herd.kernels.attention import E4M3, PageTensors
 from herd.kernels.attention_plan import Sequence, plan
 from herd.kernels.e4m3 import quantize_rows
-from herd.kernels.fused import add_rms_norm, rms_norm, rotate_into, swiglu
+from herd.kernels.fused import add_rms_norm, rms_norm, rotate_into, summary, swiglu
 from herd.llama import reference
 
 WIDTHS = (1, 7, 16, 33, 96, 2048)
@@ -109,3 +109,35 @@ def assert_turned(found, expected, dtype):
 def test_sizes_that_do_not_fit_are_refused(call):
     with pytest.raises(ValueError, match="belong"):
         call()
+
+
+@pytest.mark.usefixtures("level")
+def test_a_row_of_logits_is_summed_up_as_log_softmax_does_it():
+    for width in (1, 7, 16, 33, 511, 513, 2048, 5000):
+        logits = draw(40, width) * 20
+        logits[0] = 3.0  # of equals the lowest id
+        logits[1, : width - 1] = -torch.inf
+        top, total, likeliest = summary(logits)
+        assert torch.equal(top, logits.amax(1))
+        assert likeliest.tolist() == logits.numpy().argmax(1).tolist()
+        expected = torch.log_softmax(logits.double(), 1).gather(1, likeliest[:, None]).squeeze(1)
+        torch.testing.assert_close(-total.double().log(), expected, rtol=1e-5, atol=1e-6)
+        rows = [torch.stack(summary(row)[:2]) for row in logits.split(1)]
+        assert torch.equal(torch.cat(rows, 1), torch.stack((top, total)))
+
+
+@pytest.mark.usefixtures("level")
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_logit_that_is_no_finite_number_spoils_its_row_alone(bad):
+    logits = draw(3, 40)
+    for place in (0, 39):
+        spoiled = logits.clone()
+        spoiled[1, place] = bad
+        assert summary(spoiled)[1].isnan().tolist() == [False, True, False]
+    assert summary(torch.full((1, 40), -torch.inf))[1].isnan().all()
+
+
+def test_what_are_no_rows_of_logits_is_refused():
+    for logits in (torch.ones(3), torch.ones(2, 0), torch.ones(2, 3, dtype=torch.bfloat16)):
+        with pytest.raises(ValueError, match="not rows of float32"):
+            summary(logits)

@@ -8,9 +8,10 @@ left, and min-p, as in transformers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from herd.errors import ArtifactError
 from herd.generate.protocol import Alternatives
+from herd.kernels.fused import summary
+from herd.kernels.library import kernels
 from herd.llama.loss import CHUNK
 
 Floats = NDArray[np.float32]
@@ -57,17 +60,18 @@ def sample(logits_BV: Tensor, chances: Chances, edited: tuple[Tensor, Tensor] | 
     logits_BV: float32, ArtifactError if they are not finite (minus infinity may stand for an impossible token).
     edited: rows [R] whose token is drawn from other logits [R, V] instead (`herd.generate.edits`).
     """
+    summed = _summed(logits_BV)
     drawn_BV = logits_BV
     if edited is not None:
         rows_R, logits_RV = edited
         drawn_BV = logits_BV.index_copy(0, rows_R, logits_RV)
     if not chances.temperature_B.any():
-        tokens_B = drawn_BV.argmax(dim=1)
+        tokens_B = drawn_BV.argmax(dim=1) if summed is None or edited is not None else summed.likeliest_B
     else:
         top_B1 = drawn_BV.amax(dim=1, keepdim=True)
         weights_BV = (drawn_BV - top_B1).exp_()  # probabilities but for a factor, the likeliest has 1
         tokens_B = _draw(drawn_BV, top_B1, weights_BV, chances)
-    logprobs_B = logprobs_of(logits_BV, tokens_B)
+    logprobs_B = _logprobs(logits_BV, tokens_B[:, None], summed).squeeze(1)
     if logprobs_B.isnan().any():
         raise ArtifactError(
             "the model's logits are not finite numbers",
@@ -80,10 +84,38 @@ def sample(logits_BV: Tensor, chances: Chances, edited: tuple[Tensor, Tensor] | 
 def logprobs_of(logits_BV: Tensor, tokens_B: Tensor) -> Tensor:
     """The log-probability of a token of each row. NaN if any logit of the row is NaN or plus infinity.
 
-    By log_softmax, which sums a row in an order of its own: a plain sum of one long row is shared out to threads, that
-    of many rows is not, and the last bit would tell them apart.
+    A row is summed in an order of its own, whatever stands beside it.
     """
-    return torch.log_softmax(logits_BV, dim=1).gather(1, tokens_B[:, None]).squeeze(1)
+    return _logprobs(logits_BV, tokens_B[:, None], _summed(logits_BV)).squeeze(1)
+
+
+class _Summed(NamedTuple):
+    """Of each row: its largest logit, the logarithm of its sum relative to that one, and the likeliest token."""
+
+    top_B: Tensor  # float64
+    log_total_B: Tensor  # float64
+    likeliest_B: Tensor
+
+
+def _summed(logits_BV: Tensor) -> _Summed | None:
+    """By the compiled library, in one walk over the logits; None where it does not work."""
+    if logits_BV.device.type != "cpu" or kernels() is None:
+        return None
+    top_B, total_B, likeliest_B = summary(logits_BV)
+    logs = [math.log(total) if total > 0 else math.nan for total in total_B.tolist()]  # torch's differ by the place
+    return _Summed(top_B.double(), torch.tensor(logs, dtype=torch.float64), likeliest_B)
+
+
+def _logprobs(logits_BV: Tensor, ids_BK: Tensor, summed: _Summed | None) -> Tensor:
+    """Log-probabilities [B, K] of some ids of each row.
+
+    Without the library by log_softmax, which sums a row in an order of its own: a plain sum of one long row is shared
+    out to threads, that of many rows is not, and the last bit would tell them apart.
+    """
+    if summed is None:
+        return torch.log_softmax(logits_BV, dim=1).gather(1, ids_BK)
+    found_BK = logits_BV.gather(1, ids_BK).double()
+    return (found_BK - summed.top_B[:, None] - summed.log_total_B[:, None]).float()
 
 
 def _draw(logits_BV: Tensor, top_B1: Tensor, weights_BV: Tensor, chances: Chances) -> Tensor:
@@ -169,7 +201,8 @@ def likely_enough(weights_RV: Tensor, min_p_R1: Tensor) -> Tensor:
 
 def alternatives(logits_RV: Tensor, count: int) -> list[Alternatives]:
     """The `count` likeliest ids of each row with their log-probabilities, the likeliest first."""
-    logprobs, ids = torch.log_softmax(logits_RV, dim=1).topk(min(count, logits_RV.shape[1]), dim=1)
+    ids = logits_RV.topk(min(count, logits_RV.shape[1]), dim=1).indices
+    logprobs = _logprobs(logits_RV, ids, _summed(logits_RV))
     return [tuple(zip(*row, strict=True)) for row in zip(ids.tolist(), logprobs.tolist(), strict=True)]
 
 

@@ -4,6 +4,7 @@
     x, normed = add_rms_norm(x, y, weight, eps)                       # x + y in the place of x, and its norm
     mixed = swiglu(gate, up)
     q_NHK = rotate_into(q_NHK, k_NGK, v_NGK, cos, sin, pages, planned)     # keys and values go into their pages
+    top_N, total_N, likeliest_N = summary(logits_NV)                  # what sampling asks of a row of logits
 
 They round where the plain modules of `llama/` do (in bfloat16: the normed row before the weight, silu before the
 product, each half of a rotation), so they differ from those by the last bit of a square root, a sum or an exponential.
@@ -21,7 +22,7 @@ from herd.kernels.attention import TYPES, PageTensors
 from herd.kernels.attention_plan import Plan
 from herd.kernels.library import kernels
 
-NORM, SWIGLU, ROTATE = range(3)  # `enum elementwise_kind` in csrc/pass.h
+NORM, SWIGLU, ROTATE, SUMMARY = range(4)  # `enum elementwise_kind` in csrc/pass.h
 
 
 class Elementwise(ctypes.Structure):
@@ -79,6 +80,20 @@ def rotate_into(
     call.cos, call.sin, call.places = cos.data_ptr(), sin.data_ptr(), planned.places_N.ctypes.data
     _run(ROTATE, call, q_NHK)
     return q_NHK
+
+
+def summary(logits_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each row its largest logit, the sum of exp(logit - largest), and the lowest id [N] of the largest, int64.
+
+    The sum is NaN where a logit is NaN or plus infinity, or all are minus infinity. logits_NV: float32, V under 2^31.
+    """
+    if logits_NV.dtype != torch.float32 or logits_NV.dim() != 2 or not 0 < logits_NV.shape[1] < 2**31:
+        raise ValueError(f"logits are {logits_NV.dtype} {tuple(logits_NV.shape)}, not rows of float32")
+    logits_NV = _rows(logits_NV)
+    out_N3 = torch.empty(len(logits_NV), 3)
+    width = logits_NV.shape[1]
+    _run(SUMMARY, Elementwise(x=logits_NV.data_ptr(), out=out_N3.data_ptr(), width=width, x_stride=width), logits_NV)
+    return out_N3[:, 0], out_N3[:, 1], out_N3.view(torch.int32)[:, 2].long()
 
 
 def norm_call(x: Tensor, y: Tensor | None, weight: Tensor, eps: float, out: Tensor) -> Elementwise:

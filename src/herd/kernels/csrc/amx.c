@@ -68,6 +68,14 @@ TARGET INLINE void multiply_square(const uint16_t *w, const uint16_t *x, int64_t
     _tile_dpbf16ps(3, 5, 7);
 }
 
+/* Ask for the tiles of x of the next step, which lie in the second-level cache: a product waits for its tiles. */
+INLINE void expect_square(const uint16_t *x, int64_t x_tile) {
+    for (int64_t i = 0; i < TILE; i += 32) {
+        __builtin_prefetch(x + i, 0, 3);
+        __builtin_prefetch(x + x_tile + i, 0, 3);
+    }
+}
+
 TARGET INLINE void zero_sums(void) {
     _tile_zero(0);
     _tile_zero(1);
@@ -173,8 +181,10 @@ TARGET INLINE void many(const job *j, enum format format, const tables *t, int64
                         __builtin_prefetch(ahead + r * j->row_bytes + i, 0, 2);
                 if (g) load_sums(own, 64);
                 else zero_sums();
-                for (int64_t s = 0; s < 2 * count; s++)
+                for (int64_t s = 0; s < 2 * count; s++) {
+                    expect_square(x + (s + 1) * TILE, j->k_padded * SIDE);
                     multiply_square(tiles + s * 2 * TILE, x + s * TILE, j->k_padded * SIDE);
+                }
                 store_sums(own, 64);
                 if (g + BLOCK >= groups) write_sums(j, own, n, height, 32 * c);
             }
@@ -200,24 +210,28 @@ TARGET static void rows_bf16(const job *j, int64_t begin, int64_t stop, void *sc
     rows(j, BF16, begin, stop, scratch);
 }
 
-/* 16 rows of activations, or those that are left, as pairs: [32 columns][pair][row of x][2]. */
+/* 16 rows of activations, or those that are left, as pairs: [32 columns][pair][row of x][2]. Rows that are what is
+   multiplied are read where they lie. */
 TARGET INLINE void pack(const job *j, int64_t m, int placed, void *scratch) {
     const int64_t count = j->m - m < SIDE ? j->m - m : SIDE, side = columns_of(j);
     const __mmask16 mask = (__mmask16)((1u << side) - 1);
+    const int as_they_are = !placed && !j->quantise && j->x_type == X_BFLOAT16 && j->k == j->k_padded;
     float *wide = scratch;
     uint16_t *narrowed = (uint16_t *)(wide + j->k_padded), *to = (uint16_t *)j->prepared + m * j->k_padded;
-    for (int64_t r = 0; r < count; r++) {
+    const uint16_t *from = as_they_are ? (const uint16_t *)j->x + m * j->x_stride : narrowed;
+    const int64_t stride = as_they_are ? j->x_stride : j->k_padded;
+    for (int64_t r = 0; r < count && !as_they_are; r++) {
         amx_prepare_row(j, m + r, wide);
         narrow_x(wide, j->k_padded, placed, narrowed + r * j->k_padded);
     }
     if (side == 1) {
-        memcpy(to, narrowed, (size_t)j->k_padded * 2);
+        memcpy(to, from, (size_t)j->k_padded * 2);
         return;
     }
     for (int64_t s = 0; s < j->k_padded / 32; s++) {
         __m512i v[SIDE];
         for (int64_t r = 0; r < SIDE; r++)
-            v[r] = r < count ? _mm512_loadu_si512(narrowed + r * j->k_padded + 32 * s) : _mm512_setzero_si512();
+            v[r] = r < count ? _mm512_loadu_si512(from + r * stride + 32 * s) : _mm512_setzero_si512();
         amx_transpose_words(v);
         for (int64_t i = 0; i < SIDE; i++) _mm512_mask_storeu_epi32(to + (s * SIDE + i) * side * 2, mask, v[i]);
     }

@@ -1,5 +1,6 @@
 /* Norms, SwiGLU and rotary positions, at each level. They round where the plain modules of `llama/` round. Needs
    vectors.inc.h. */
+#define STRETCH 512 /* logits in which the largest is looked for once more */
 
 TARGET INLINE VEC NAME(part)(const void *row, int type, int64_t i, int64_t width) {
     return width - i < LANES ? NAME(read_some)(row, type, i, width - i) : NAME(read)(row, type, i);
@@ -30,21 +31,74 @@ TARGET static void NAME(norm)(const elementwise *e, int64_t begin, int64_t end) 
     }
 }
 
-/* out = round(silu(gate)) * up */
-TARGET static void NAME(swiglu)(const elementwise *e, int64_t begin, int64_t end) {
-    const int64_t bytes = bytes_of(e->type), width = e->width;
+/* out = round(silu(gate)) * up, for one type at a time: a choice within the loop costs a third of it. */
+TARGET INLINE void NAME(mix)(const elementwise *e, int64_t begin, int64_t end, const int type) {
+    const int64_t bytes = bytes_of(type), width = e->width;
     for (int64_t n = begin; n < end; n++) {
         const void *gate = (const char *)e->x + n * e->x_stride * bytes;
         const void *up = (const char *)e->y + n * e->y_stride * bytes;
         void *out = (char *)e->out + n * width * bytes;
         for (int64_t i = 0; i < width; i += LANES) {
-            const VEC v = NAME(part)(gate, e->type, i, width);
+            const VEC v = NAME(part)(gate, type, i, width);
             const INTS none = v < SET1(-87.0f); /* where exp(-v) would be beyond floats */
             const VEC growth = NAME(exp)(NAME(choose)(none, SET1(0.0f), SET1(0.0f) - v));
-            const VEC below = SET1(1.0f) + growth, exact = e->type == FLOAT32 ? v / below : v * RECIPROCAL(below);
-            const VEC silu = NAME(rounded)(NAME(choose)(none, SET1(0.0f), exact), e->type);
-            NAME(write)(out, e->type, i, NAME(rounded)(silu * NAME(part)(up, e->type, i, width), e->type), width - i);
+            const VEC below = SET1(1.0f) + growth, exact = type == FLOAT32 ? v / below : v * RECIPROCAL(below);
+            const VEC silu = NAME(rounded)(NAME(choose)(none, SET1(0.0f), exact), type);
+            NAME(write)(out, type, i, NAME(rounded)(silu * NAME(part)(up, type, i, width), type), width - i);
         }
+    }
+}
+
+TARGET static void NAME(swiglu)(const elementwise *e, int64_t begin, int64_t end) {
+    if (e->type == BFLOAT16) NAME(mix)(e, begin, end, BFLOAT16);
+    else NAME(mix)(e, begin, end, FLOAT32);
+}
+
+/* The largest of `count` numbers; NaN is passed over. */
+TARGET INLINE float NAME(most)(const float *row, int64_t count) {
+    const int64_t whole = count / LANES * LANES;
+    VEC top = SET1(-__builtin_inff());
+    for (int64_t i = 0; i < whole; i += LANES) {
+        const VEC v = NAME(load)(row + i);
+        top = NAME(choose)(v > top, v, top);
+    }
+    float most = TOP(top);
+    for (int64_t i = whole; i < count; i++) most = row[i] > most ? row[i] : most;
+    return most;
+}
+
+/* exp(x - most); what is too little for a float is 0, minus infinity too. */
+TARGET INLINE VEC NAME(share)(VEC x, float most) {
+    const VEC v = x - SET1(most);
+    return NAME(exp)(NAME(choose)(v < SET1(-100.0f), SET1(-100.0f), v));
+}
+
+/* Of a row of logits [3]: the largest, the sum of exp(logit - largest), and as an integer where it stands first. The sum
+   is NaN where a logit is NaN or infinity. */
+TARGET static void NAME(summary)(const elementwise *e, int64_t begin, int64_t end) {
+    const int64_t width = e->width, whole = width / LANES * LANES;
+    for (int64_t n = begin; n < end; n++) {
+        const float *row = (const float *)e->x + n * e->x_stride;
+        float *out = (float *)e->out + 3 * n, most = -__builtin_inff(), last[LANES] = {0};
+        int64_t where = 0;
+        for (int64_t i = 0; i < width; i += STRETCH) {
+            const float here = NAME(most)(row + i, width - i < STRETCH ? width - i : STRETCH);
+            if (!(here > most)) continue;
+            most = here;
+            where = i;
+        }
+        while (where < width - 1 && row[where] != most) where++;
+        VEC totals[4] = {SET1(0.0f), SET1(0.0f), SET1(0.0f), SET1(0.0f)};
+        for (int64_t i = 0; i < whole; i += LANES)
+            totals[i / LANES % 4] += NAME(share)(NAME(load)(row + i), most);
+        float sum = TOTAL((totals[0] + totals[1]) + (totals[2] + totals[3]));
+        memcpy(last, row + whole, (size_t)(width - whole) * sizeof(float));
+        NAME(store)(last, NAME(share)(NAME(load)(last), most));
+        for (int64_t i = 0; i < width - whole; i++) sum += last[i];
+        const int32_t first = (int32_t)where;
+        out[0] = most;
+        out[1] = sum;
+        memcpy(out + 2, &first, sizeof first);
     }
 }
 
@@ -100,5 +154,5 @@ TARGET static void NAME(rotate)(const elementwise *e, int64_t begin, int64_t end
 
 pass_level NAME(pass)(void) {
     return (pass_level){{NAME(load_query), NAME(attend), NAME(fold), NAME(finish_row)},
-                        {NAME(norm), NAME(swiglu), NAME(rotate)}};
+                        {NAME(norm), NAME(swiglu), NAME(rotate), NAME(summary)}};
 }

@@ -2,8 +2,12 @@
 
    Threads are those of the caller's OpenMP library (torch's own pool): a second pool would spin against the first. It
    is not linked; its GOMP_parallel is handed in by `herd_bind_threads`. Without it, one thread does the work. */
+#define _DEFAULT_SOURCE /* madvise */
 #include <stdatomic.h>
 #include <stdlib.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "job.h"
 
@@ -117,7 +121,35 @@ static void multiply(shared *s, int threads) {
     run(s, rows_pieces, s->j->n, s->kernel.piece, CUTS, threads);
 }
 
-static void *room(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64 + 64); }
+#define LARGE ((size_t)1 << 21) /* bytes of a large page */
+
+/* The room of the last product, kept for the next: fresh memory costs a fault for every page of it. Its first line holds
+   its size. Whoever finds none makes one of his own. */
+static _Atomic(void *) spare;
+
+static size_t lined(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+static char *take_room(size_t bytes) {
+    void *kept = atomic_exchange(&spare, NULL);
+    if (kept && *(size_t *)kept >= bytes) return kept;
+    free(kept);
+    const size_t unit = bytes < LARGE ? 4096 : LARGE, size = (bytes + unit - 1) / unit * unit;
+    kept = aligned_alloc(unit, size);
+#if defined(MADV_HUGEPAGE)
+    if (kept && unit == LARGE) madvise(kept, size, MADV_HUGEPAGE);
+#endif
+    if (kept) *(size_t *)kept = size;
+    return kept;
+}
+
+static void give_room(void *room) { free(atomic_exchange(&spare, room)); }
+
+/* The next `bytes` of a room. */
+static void *part(char **room, size_t bytes) {
+    char *taken = *room;
+    *room += lined(bytes);
+    return taken;
+}
 
 /* out [m, n] = x [m, k] W^T in the type of x. `scale` [n] or NULL; `quantise` makes activations e4m3, bounded.
    Returns 0, or 1 where memory is short. The caller has checked every size. */
@@ -132,21 +164,21 @@ EXPORT int herd_linear(int level, int format, int threads, int64_t m, int64_t n,
     const int64_t rows = (block / columns + 2) * columns;
     j.k_padded = (k + GROUP - 1) / GROUP * GROUP;
     if (n * row_bytes * ((m + 7) / 8) < SMALL || threads < 1) threads = 1;
-    s.scratch_bytes = SCRATCH + s.kernel.scratch * (size_t)j.k_padded + s.kernel.scratch_row * (size_t)rows;
-    j.prepared = room((size_t)(rows * j.k_padded) * s.kernel.x_bytes);
-    j.x_scale = room((size_t)block * sizeof(float));
-    s.scratch = room(s.scratch_bytes * (size_t)threads);
-    s.next = room(sizeof *s.next * (size_t)threads);
-    const int failed = !j.prepared || !j.x_scale || !s.scratch || !s.next;
-    for (int64_t first = 0; first < m && !failed; first += block) {
+    s.scratch_bytes = lined(SCRATCH + s.kernel.scratch * (size_t)j.k_padded + s.kernel.scratch_row * (size_t)rows);
+    const size_t of_x = (size_t)(rows * j.k_padded) * s.kernel.x_bytes, of_scales = (size_t)block * sizeof(float),
+                 of_scratch = s.scratch_bytes * (size_t)threads, of_next = sizeof *s.next * (size_t)threads;
+    char *room = take_room(64 + lined(of_x) + lined(of_scales) + lined(of_next) + of_scratch), *at = room + 64;
+    if (!room) return 1;
+    s.next = part(&at, of_next);
+    j.x_scale = part(&at, of_scales);
+    s.scratch = part(&at, of_scratch);
+    j.prepared = part(&at, of_x);
+    for (int64_t first = 0; first < m; first += block) {
         j.m = m - first < block ? m - first : block;
         j.x = (const char *)x + first * x_stride * size;
         j.out = (char *)out + first * n * size;
         multiply(&s, threads);
     }
-    free(j.prepared);
-    free(j.x_scale);
-    free(s.scratch);
-    free(s.next);
-    return failed;
+    give_room(room);
+    return 0;
 }

@@ -72,7 +72,7 @@ typedef struct {
     int32_t type, cache_type;
 } elementwise;
 
-enum elementwise_kind { NORM, SWIGLU, ROTATE, KINDS };
+enum elementwise_kind { NORM, SWIGLU, ROTATE, SUMMARY, KINDS };
 
 typedef void (*elementwise_fn)(const elementwise *, int64_t begin, int64_t end);
 
