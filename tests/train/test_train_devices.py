@@ -32,7 +32,8 @@ from herd.train.recompute import recompute
 from herd.weights.frozen import FrozenLinear
 from herd.weights.lora import attach, matrices, put
 from herd.weights.settings import LoraSettings
-from herd.weights.sharded import ShardFiles, read_manifest
+from herd.weights.shard_files import ShardFiles
+from herd.weights.sharded import read_manifest
 
 NAMES = ("language_modelling", "sft", "distillation", "dpo", "reward")
 

@@ -15,7 +15,8 @@ from herd.llama.config import LlamaConfig
 from herd.llama.init import init_weights
 from herd.llama.model import Llama
 from herd.train.settings import TrainSettings
-from herd.weights.sharded import ShardFiles, read_manifest
+from herd.weights.shard_files import ShardFiles
+from herd.weights.sharded import read_manifest
 
 VOCABULARY = 50
 

@@ -32,7 +32,8 @@ from herd.train.sharded_files import Written, write_manifest, write_shards
 from herd.train.sharded_ranks import Ranks
 from herd.train.sharded_shards import Shard, Staging, shard_of
 from herd.train.sharded_writer import Writer
-from herd.weights.sharded import STATE, Box, Manifest, ShardFiles, read_manifest, verify
+from herd.weights.shard_files import ShardFiles
+from herd.weights.sharded import STATE, Box, Manifest, read_manifest, verify
 
 _NAME = re.compile(r"step-(\d+)")
 _LEFT_ASIDE = re.compile(r"\.step-\d+\.((\d+\.)?part|old)")

@@ -47,7 +47,7 @@ class HuggingFace:
         tensors = {name: entry for name, entry in found.items() if not _is_harmless(name, config, layout)}
         check_fp8(config, tensors, layout, path)
         tensors = with_scales(tensors, path)
-        bos, stops = _ids(path, content)
+        bos, stops = special_ids(path, content)
         return StoredModel(
             path,
             config,
@@ -117,7 +117,7 @@ def read_config(folder: Path) -> Any:
     return read_json(folder / "config.json")
 
 
-def _ids(folder: Path, content: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...]]:
+def special_ids(folder: Path, content: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...]]:
     """Begin of text and stop ids; generation_config.json, which generation reads, wins over config.json."""
     stated = dict(content)
     if (folder / "generation_config.json").is_file():

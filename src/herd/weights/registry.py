@@ -12,6 +12,7 @@ from pathlib import Path
 
 from herd.errors import ArtifactError, SettingError
 from herd.text import Tokenizer
+from herd.weights.format_checkpoint import Checkpoint
 from herd.weights.format_gguf import Gguf
 from herd.weights.format_hf import HuggingFace
 from herd.weights.format_llama2c import Llama2c
@@ -21,6 +22,7 @@ from herd.weights.formats import Format
 from herd.weights.stored import StoredModel, check
 
 FORMATS: tuple[Format, ...] = (
+    Checkpoint(),  # before hf, whose files it has too
     HuggingFace(),
     Meta(),
     Gguf(),
@@ -69,6 +71,16 @@ def _nothing(path: Path) -> ArtifactError:
         return ArtifactError("no model is here: nothing is", where=str(path), mend="check the path; herd pull gets one")
     if not os.access(path, os.R_OK):
         return ArtifactError("cannot be read: no right to it", where=str(path), mend="ask for its rights")
+    if steps := sorted(path.glob("step-*/manifest.json"), key=lambda each: each.stat().st_mtime):
+        return ArtifactError(
+            "the checkpoints of a run are here", where=str(path), mend=f"name one of them: {steps[-1].parent}"
+        )
+    if (path / ".metadata").is_file() and any(path.glob("*.distcp")):
+        return ArtifactError(
+            "a checkpoint of another program, in the pickles of torch.distributed.checkpoint, which are not read",
+            where=str(path),
+            mend="that program exports a model folder; then convert that",
+        )
     for present, absent, mend in _PARTS:
         if any(path.glob(present)) and not any(path.glob(absent)):
             said = f"half a model is here: {present} without {absent}"

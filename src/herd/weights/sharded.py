@@ -9,12 +9,11 @@
 
 A run of one process writes `model.safetensors`, whole. The headers carry the offsets as torch.distributed.checkpoint
 writes them (DCP_SHARDING_INFO), whose HuggingFaceStorageReader therefore reads these folders too. No pickle anywhere.
-`train/` writes them; reading is here, for `herd convert` and for training: one region of one tensor at a time.
+`train/` writes them; `shard_files.py` reads them, for `herd convert` and for training.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import math
@@ -24,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from safetensors import safe_open
 
 from herd.errors import ArtifactError, FormatError
 from herd.files import read_json, sha256_of, write_text
@@ -35,8 +33,7 @@ MANIFEST, STATE = "manifest.json", "state.json"
 FORMAT = "herd checkpoint"
 VERSION = 1
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_OPEN_FILES = 2048  # headers kept open: all ranks that hold shards of one tensor, at any size we plan for
-_OLD_RNG = ("torch_rng_state", "cuda_rng_state")
+_OLD_RNG, _OLD_MOMENTS = ("torch_rng_state", "cuda_rng_state"), "optimiser.safetensors"
 
 Box = tuple[int, ...]
 
@@ -129,6 +126,11 @@ def is_checkpoint(folder: Path) -> bool:
         return f'"format": "{FORMAT}"'.encode() in handle.read(64)
 
 
+def is_old_checkpoint(folder: Path) -> bool:
+    """Whether a folder is one of herd 0.1: no manifest, hashes in state.json."""
+    return not (folder / MANIFEST).exists() and all((folder / name).is_file() for name in (STATE, _OLD_MOMENTS))
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a checkpoint, of one from before there were manifests too (state.json had the hashes then).
 
@@ -206,46 +208,6 @@ def verify(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
             raise ArtifactError(f"{name} is damaged or cut short", where=str(path))
 
 
-class ShardFiles:
-    """Reads regions of the tensors of a checkpoint; what lies in no asked region is never read."""
-
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.folder, self.manifest = folder, manifest
-        self._opened = functools.lru_cache(maxsize=_OPEN_FILES)(lambda name: _opened(folder / name))
-
-    def read_into(self, target: Tensor, name: str, offset: Box) -> None:
-        """Fill `target` (on any device) with the values of `name` from `offset` on."""
-        end = tuple(o + s for o, s in zip(offset, target.shape, strict=True))
-        for place in self.manifest.tensors[name].places:
-            low = [max(a, b) for a, b in zip(offset, place.offset, strict=True)]
-            stop = [min(a, b + s) for a, b, s in zip(end, place.offset, place.shape, strict=True)]
-            if all(a < b for a, b in zip(low, stop, strict=True)):
-                there = tuple(slice(a - o, b - o) for a, b, o in zip(low, stop, place.offset, strict=True))
-                here = tuple(slice(a - o, b - o) for a, b, o in zip(low, stop, offset, strict=True))
-                target[here].copy_(self._region(place, there))
-
-    def read(self, name: str) -> Tensor:
-        """A whole tensor, in main memory."""
-        tensor = self.manifest.tensors[name]
-        if len(tensor.places) == 1:  # as it lies in the file, mapped
-            return self._region(tensor.places[0], None)
-        whole = torch.empty(tensor.shape, dtype=tensor.dtype)
-        self.read_into(whole, name, (0,) * len(tensor.shape))
-        return whole
-
-    def _region(self, place: Place, region: tuple[slice, ...] | None) -> Tensor:
-        try:
-            handle = self._opened(place.file)
-            whole: Tensor = handle.get_tensor(place.key) if not region else handle.get_slice(place.key)[region]
-        except (SafetensorError, OSError) as error:
-            raise FormatError(f"{place.file}: {error}", where=str(self.folder / place.file)) from error
-        return whole
-
-
-def _opened(path: Path) -> Any:
-    return safe_open(path, framework="pt", device="cpu")
-
-
 def _before_manifests(folder: Path) -> Manifest:
     """Checkpoints of herd 0.1: one process, `sha256` in state.json, whole tensors with short names in each file."""
     content = read_json(folder / STATE)
@@ -259,7 +221,7 @@ def _before_manifests(folder: Path) -> Manifest:
             raise ArtifactError(f"{name} is missing", where=str(folder / name))
         files[name] = FileSum(0, str(digest))
         verify(folder, Manifest(files), [name])  # before its header is read
-        handle = _opened(folder / name)
+        handle: Any = safe_open(folder / name, framework="pt", device="cpu")
         for key in handle.keys():  # noqa: SIM118  # a handle is no mapping
             part = handle.get_slice(key)
             shape = tuple(part.get_shape())
