@@ -109,7 +109,8 @@ class Checkpoints:
             found = read_manifest(path)
             verify(path, found, sorted(found.files)[self.ranks.rank :: self.ranks.world])
         except (ArtifactError, FormatError) as error:
-            fault = error.message
+            name = Path(error.where).name
+            fault = error.message if name in error.message else f"{name}: {error.message}"
         faults = sorted({one for one in self.ranks.gather(fault) if one})
         if faults or found is None:
             return "; ".join(faults)
