@@ -9,7 +9,7 @@ import torch
 from cases import Case, cases, numbers, one_process, packed_batches
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import on_processes
+from processes import run_on
 from torch import Tensor
 from torch import distributed as dist
 from train_models import tiny_model
@@ -78,7 +78,7 @@ def test_what_cannot_be_cut_is_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_context_ranks_learn_what_one_process_learns(count: int) -> None:
-    on_processes(compare_with_one_process, count)
+    run_on(count, compare_with_one_process)
 
 
 def compare_with_one_process(rank: int) -> None:

@@ -1,19 +1,20 @@
 """The harness itself: a failure names its rank, and nobody waits for the dead."""
 
 import os
+import time
 
 import pytest
-from processes import ProcessFailed, on_processes
+from processes import RankError, run_on
 from torch import distributed as dist
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 
 def test_a_rank_that_raises_or_dies_ends_all_and_is_named() -> None:
-    assert on_processes(rank_and_size, 2, "x") == [("x", 0, 2), ("x", 1, 2)]
-    for body, said in ((raises, "rank 1 of 2:(.|\n)*ValueError: lost"), (dies, "rank 1 of 2:\nit died")):
-        with pytest.raises(ProcessFailed, match=said):
-            on_processes(body, 2, seconds=20)
+    assert run_on(2, rank_and_size, "x") == [("x", 0, 2), ("x", 1, 2)]
+    for body, said in ((raises, "rank 1 of 2:(.|\n)*ValueError: lost"), (dies, "rank 1 ended with exit code 3")):
+        with pytest.raises(RankError, match=said):
+            run_on(2, body, seconds=20)
 
 
 def rank_and_size(rank: int, word: str) -> tuple[str, int, int]:
@@ -29,4 +30,4 @@ def raises(rank: int) -> None:
 def dies(rank: int) -> None:
     if rank == 1:
         os._exit(3)
-    dist.barrier()
+    time.sleep(2)

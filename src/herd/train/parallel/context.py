@@ -56,6 +56,10 @@ class ContextGroup:
     def count(self) -> int:
         return dist.get_world_size(self.processes)
 
+    def share_of(self, length: int) -> int:
+        """Tokens of a row of `length` that each rank holds, padding included."""
+        return padded_length(length, self.count, self.multiple) // self.count
+
     def __deepcopy__(self, memo: dict[int, Any]) -> ContextGroup:
         return self  # a copy of a model is on the same processes
 

@@ -1,7 +1,7 @@
 """Pipeline parallelism: a step's micro-batches go through the stages of a model, which are on several ranks.
 
     part = cut(model, layers, rank, pp)
-    pipeline = Pipeline(part, group, virtual=1, consecutive=0)
+    pipeline = Pipeline(part, group)
     terms = pipeline.run(microbatches, objective)       # of each micro-batch; zeros on all ranks but the last
 
 Every rank of a pipeline is given the same micro-batches and follows its list of `play.with_moves`. The objective runs
@@ -47,6 +47,7 @@ def _nothing(stage: nn.Module, last: bool) -> None:
 class Pipeline:
     """The rank's side of a pipeline. `group` are the ranks that hold one model's stages, in order.
 
+    consecutive      the schedule's N; 0 is the number of ranks
     width            tokens of a row of so many that are on this rank: fewer where context or tensor ranks cut rows
     dtype            of hidden states; None: that of the parameters
     before_backward, after_backward     called around every backward, for whoever reduces or collects gradients
@@ -54,7 +55,6 @@ class Pipeline:
 
     part: nn.Module
     group: dist.ProcessGroup
-    virtual: int = 1
     consecutive: int = 0
     width: Callable[[int], int] = int
     dtype: torch.dtype | None = None
@@ -80,7 +80,7 @@ class Pipeline:
         return self._run(batches, objective, learn=False)
 
     def _run(self, batches: Sequence[Batch], objective: Objective, learn: bool) -> list[LossTerms]:
-        schedule = Schedule(self.size, len(batches), self.virtual, self.consecutive)
+        schedule = Schedule(self.size, len(batches), len(stages_of(self.part)), self.consecutive)
         step = _Step(self, schedule, batches, objective, learn)
         for what in with_moves(schedule, learn)[self.rank]:
             step.do(what)
@@ -105,10 +105,10 @@ class Pipeline:
 
         `parameters` are those that gradients are collected on, by name.
         """
-        name = tied_name(self.part)
-        if name is None or self.size == 1:
+        tied = parameters.get(tied_name(self.part) or "")
+        if tied is None or not tied.requires_grad or self.size == 1:
             return
-        own = _local(parameters[name].grad)
+        own = _local(tied.grad)
         theirs, peer = torch.empty_like(own), self.size - 1 - self.rank
         moves = [
             dist.P2POp(dist.isend, own.clone(), group=self.group, group_peer=peer),
