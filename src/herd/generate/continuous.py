@@ -21,6 +21,7 @@ from herd.generate.checking import Place, sample_places
 from herd.generate.extras import Extras, MakeDecoder
 from herd.generate.invariant import decide, with_rows
 from herd.generate.jobs import Chunk, Plan
+from herd.generate.logits import StepLogits
 from herd.generate.model_drafter import weight_bytes
 from herd.generate.paged import with_pages
 from herd.generate.paged_cache import PagedCache
@@ -72,6 +73,7 @@ class Continuous:
         self._config, self._decoder = model.config, decoder
         self.invariant = decide(model, invariant, cache_dtype)
         self._model = with_pages(with_rows(model) if self.invariant else model, self._cache)
+        self._logits = StepLogits(self._model, settings.max_running)
         self._rows = Rows(settings.max_running, model.config.max_seq_len)
         self._active: dict[int, _Active] = {}
         self._next = 0
@@ -167,7 +169,7 @@ class Continuous:
             Place(self._row(number), row_of[last[chunk.number] - len(chunk.drafts)], chunk.drafts)
             for number, chunk in ready
         ]
-        step = sample_places(self._rows, self._model.logits(hidden_ND[wanted]), places)
+        step = sample_places(self._rows, self._logits(hidden_ND[wanted]), places)
         self._record(step, plan)
         return step
 

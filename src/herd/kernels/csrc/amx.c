@@ -17,7 +17,7 @@
                       would crowd one another out of the first */
 #define FEW 2      /* groups of 64 columns in a panel that is used once: two panels of two threads stay in one core's
                       first-level cache */
-#define BLOCK 4    /* and in one that is used for many rows of x */
+#define BLOCK 3    /* and in one that is used for many rows of x: two threads' and their tiles of x stay there */
 #define STRIPS 4   /* for which a stretch of the columns of x stays in the second-level cache */
 #define HEIGHT 32  /* rows of W in a strip */
 #define MOST 512   /* rows of x: W is read once for so many */
@@ -74,27 +74,6 @@ INLINE void expect_square(const uint16_t *x, int64_t x_tile) {
         __builtin_prefetch(x + i, 0, 3);
         __builtin_prefetch(x + x_tile + i, 0, 3);
     }
-}
-
-TARGET INLINE void zero_sums(void) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-}
-
-TARGET INLINE void load_sums(const float *sums, int64_t stride) {
-    _tile_loadd(0, sums, stride);
-    _tile_loadd(1, sums + SIDE * SIDE, stride);
-    _tile_loadd(2, sums + 2 * SIDE * SIDE, stride);
-    _tile_loadd(3, sums + 3 * SIDE * SIDE, stride);
-}
-
-TARGET INLINE void store_sums(float *sums, int64_t stride) {
-    _tile_stored(0, sums, stride);
-    _tile_stored(1, sums + SIDE * SIDE, stride);
-    _tile_stored(2, sums + 2 * SIDE * SIDE, stride);
-    _tile_stored(3, sums + 3 * SIDE * SIDE, stride);
 }
 
 /* A tile of sums, [16 rows of W from n on][16 rows of x from m on], as `finish` of all of them. */

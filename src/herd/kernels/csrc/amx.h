@@ -17,6 +17,28 @@
 #define SIDE 16                /* rows and columns of a tile of sums */
 #define TILE (SIDE * SIDE * 2) /* bfloat16 numbers of a tile of operands */
 
+/* Tiles 0 to 3 are sums; in memory they follow one another. */
+TARGET INLINE void zero_sums(void) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+TARGET INLINE void load_sums(const float *sums, int64_t stride) {
+    _tile_loadd(0, sums, stride);
+    _tile_loadd(1, sums + SIDE * SIDE, stride);
+    _tile_loadd(2, sums + 2 * SIDE * SIDE, stride);
+    _tile_loadd(3, sums + 3 * SIDE * SIDE, stride);
+}
+
+TARGET INLINE void store_sums(float *sums, int64_t stride) {
+    _tile_stored(0, sums, stride);
+    _tile_stored(1, sums + SIDE * SIDE, stride);
+    _tile_stored(2, sums + 2 * SIDE * SIDE, stride);
+    _tile_stored(3, sums + 3 * SIDE * SIDE, stride);
+}
+
 /* `narrow` in half of the work, for e4m3 without its seldom codes: magnitudes under 2^-6 and NaN. `least` and `most`
    keep the codes' bounds, shifted left once, which drops the sign. */
 TARGET INLINE void narrow_common(const uint8_t *w, __m512i *v, __m512i *least, __m512i *most) {
