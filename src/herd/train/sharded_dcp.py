@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
 from torch.futures import Future
 
 from herd.errors import HerdError, StorageError
-from herd.train.sharded_files import Written, write_shards
+from herd.train.sharded_files import Written, refused, write_shards
 from herd.train.sharded_ranks import Ranks
 from herd.train.sharded_shards import Shard
 
@@ -56,7 +56,7 @@ def _told(failed: CheckpointException, folder: Path) -> Exception:
     if isinstance(error, HerdError):
         return type(error)(f"rank {rank}: {error.message}", where=error.where, mend=error.mend)
     if isinstance(error, OSError):
-        return StorageError(f"rank {rank} cannot write: {error.strerror or error}", where=str(error.filename or folder))
+        return refused(error, folder, f"rank {rank} ")
     return RuntimeError(str(failed))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from herd.errors import StorageError
 from herd.train.sharded_shards import Shard
 from herd.weights.sharded import STATE, FileSum, Manifest, Place, ShardedTensor, group_of, key_of
 from herd.weights.tensors import Entry, header, raw_bytes
@@ -82,3 +83,12 @@ def write_manifest(folder: Path, written: Iterable[Written]) -> None:
 def _sum_of(path: Path) -> FileSum:
     data = path.read_bytes()
     return FileSum(len(data), hashlib.sha256(data).hexdigest())
+
+
+def refused(error: OSError, folder: Path, who: str = "") -> StorageError:
+    """What the system refuses, a full disk or a missing right, as an error that a user can act on."""
+    return StorageError(
+        f"{who}cannot write a checkpoint: {error.strerror or error}",
+        where=str(error.filename or folder),
+        mend="mend that (make room on that disk, ...) and run the same command again; it goes on where it stopped",
+    )
