@@ -31,7 +31,7 @@ TARGET static void NAME(norm)(const elementwise *e, int64_t begin, int64_t end) 
     }
 }
 
-/* out = round(silu(gate)) * up, for one type at a time: a choice within the loop costs a third of it. */
+/* out = round(silu(gate)) * up */
 TARGET INLINE void NAME(mix)(const elementwise *e, int64_t begin, int64_t end, const int type) {
     const int64_t bytes = bytes_of(type), width = e->width;
     for (int64_t n = begin; n < end; n++) {
