@@ -40,10 +40,13 @@ def nominal(action: Action) -> float:
     return 1.0 if action.kind == "forward" else 2.0
 
 
-def played(schedule: Schedule, seconds: Cost = nominal, transfer: Cost | None = None) -> list[Played]:
+def played(
+    schedule: Schedule, seconds: Cost = nominal, transfer: Cost | None = None, earliest: Cost | None = None
+) -> list[Played]:
     """All actions, in the order of their ends; an action begins when its rank is free and what it needs is there.
 
-    `transfer` is how long the result of an action travels to another rank, beside whatever the ranks do then.
+    `transfer` is how long the result of an action travels to another rank, beside whatever the ranks do then;
+    `earliest` a time before which an action does not begin, whatever else is there.
     """
     orders = [schedule.actions(rank) for rank in range(schedule.pp)]
     free, done, ends, found = [0.0] * schedule.pp, [0] * schedule.pp, dict[Action, float](), list[Played]()
@@ -58,7 +61,7 @@ def played(schedule: Schedule, seconds: Cost = nominal, transfer: Cost | None = 
             needs = schedule.needs(action)
             if any(need not in ends for need in needs):
                 return
-            start = max([free[rank], *(arrival(need, rank) for need in needs)])
+            start = max([free[rank], earliest(action) if earliest else 0.0, *(arrival(need, rank) for need in needs)])
             free[rank] = ends[action] = start + seconds(action)
             done[rank] += 1
             yield Played(rank, action, start, free[rank])
