@@ -48,6 +48,18 @@ def test_rotation_equals_its_reference(dtype):
     compare(lambda x: fused.rotate(x, cos, sin), lambda x: reference.rotate(x, cos, sin), inputs, *TOLERANCE[dtype])
 
 
+def test_rotations_in_one_compiled_graph_are_not_mixed_up():
+    """The graph is traced, but run by torch's own kernels: with `out=` into halves two rotations once shared memory."""
+    angles = torch.rand(2, 5, 1, 4, generator=torch.Generator().manual_seed(3)) * 6
+    cos, sin = angles.cos(), angles.sin()
+    inputs = (draw(2, 5, 4, 8, dtype=torch.float32), draw(2, 5, 2, 8, dtype=torch.float32, seed=1))
+
+    def both(turn):
+        return lambda q, k: torch.cat([turn(q, cos, sin), turn(k, cos, sin)], 2)
+
+    compare(torch.compile(both(fused.rotate), backend="aot_eager"), both(reference.rotate), inputs, 1e-5, 1e-5)
+
+
 def test_gradients_by_finite_differences():
     assert torch.autograd.gradcheck(lambda x, w: fused.rms_norm(x, w, 1e-5), (draw(3, 6), draw(6)))
     assert torch.autograd.gradcheck(fused.swiglu, (draw(3, 6), draw(3, 6, seed=1)))

@@ -86,6 +86,8 @@ class _Rotate(torch.autograd.Function):
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     first, second = x.chunk(2, dim=-1)
+    if torch.compiler.is_compiling():  # torch 2.13 mixes up the memory of two `out=` into halves in one graph
+        return torch.cat([first * cos - sign * second * sin, second * cos + sign * first * sin], -1)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     out_first, out_second = out.chunk(2, dim=-1)
     torch.mul(first, cos, out=out_first).addcmul_(second, sin, value=-sign)
