@@ -48,6 +48,7 @@ def test_rotation_equals_its_reference(dtype):
     compare(lambda x: fused.rotate(x, cos, sin), lambda x: reference.rotate(x, cos, sin), inputs, *TOLERANCE[dtype])
 
 
+@pytest.mark.slow
 def test_rotations_in_one_compiled_graph_are_not_mixed_up():
     """The graph is traced, but run by torch's own kernels: with `out=` into halves two rotations once shared memory."""
     angles = torch.rand(2, 5, 1, 4, generator=torch.Generator().manual_seed(3)) * 6
