@@ -57,7 +57,7 @@ def pairs(data: str) -> list[tuple[list[int], list[int], list[int]]]:
 
 def herd_order() -> list[int]:
     """The order in which herd's loop takes the items: the other side is given them so."""
-    from herd.train.sources import permutation
+    from herd.train.order import permutation
 
     return [int(index) for index in permutation(COUNT, 0, 0)]
 

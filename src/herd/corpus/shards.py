@@ -2,13 +2,17 @@
 
 tokens.bin          the ids of all documents in order, little-endian uint16 (vocabulary up to 65,536) or uint32
 documents.npy       int64 [documents + 1]: where each document begins, and the end
+checks.npy          uint32, the CRC-32 of each `check_bytes` of tokens.bin: a range can be verified without the rest
 lineage.jsonl.gz    {"id", "source", "lang"} of each document, in the same order
-shards.json         sizes, counts by source and language, the tokenizer's fingerprint, sha256 of tokens.bin
+shards.json         sizes, counts by source and language, the tokenizer's fingerprint, sha256 of the files
+
+Written and read here from a disk; `streams.py` reads the same folders from elsewhere, range by range.
 """
 
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +28,7 @@ from herd.files import read_json, read_jsonl, sha256_of, storage_errors, write_j
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 FORMAT = 1
+CHECK_BYTES = 1 << 22  # what a stream reads at once: long enough for a network, short enough for a cache
 _MEND = "make the shards again: delete the folder and run the same command"
 
 
@@ -40,8 +45,9 @@ class ShardWriter:
     shards.json is written last, so a folder that was cut short cannot be opened.
     """
 
-    def __init__(self, folder: Path, vocab_size: int, *, tokenizer: str = "") -> None:
+    def __init__(self, folder: Path, vocab_size: int, *, tokenizer: str = "", check_bytes: int = CHECK_BYTES) -> None:
         self._folder, self._vocab_size, self._tokenizer = Path(folder), vocab_size, tokenizer
+        self._checks = _Checks(check_bytes)
         self._type = token_type(vocab_size)
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "shards.json").unlink(missing_ok=True)
@@ -61,6 +67,7 @@ class ShardWriter:
         with storage_errors(self._folder):
             self._file.write(data)
         self._hash.update(data)
+        self._checks.update(data)
         self._offsets.append(self._offsets[-1] + len(values))
         self._lineage.append({"id": id, "source": source, "lang": lang})
         self._counts["source"][source] += len(values)
@@ -70,6 +77,7 @@ class ShardWriter:
         with storage_errors(self._folder):
             self._file.close()
             np.save(self._folder / "documents.npy", np.array(self._offsets, dtype=np.int64))
+            np.save(self._folder / "checks.npy", self._checks.found())
         write_jsonl(self._folder / "lineage.jsonl.gz", self._lineage)
         documents = {key: Counter(row[key] for row in self._lineage) for key in ("source", "lang")}
         facts: dict[str, Any] = {
@@ -80,6 +88,8 @@ class ShardWriter:
             "tokens": self._offsets[-1],
             "documents": len(self._lineage),
             "sha256": self._hash.hexdigest(),
+            "check_bytes": self._checks.size,
+            "sha256_of": {name: sha256_of(self._folder / name) for name in ("documents.npy", "checks.npy")},
         }
         for key, tokens in self._counts.items():
             facts[f"by_{key}"] = {
@@ -98,6 +108,27 @@ class ShardWriter:
                 self._file.close()
 
 
+class _Checks:
+    """CRC-32 of every `size` bytes of what passes by."""
+
+    def __init__(self, size: int) -> None:
+        assert size > 0
+        self.size, self._done, self._crc, self._held = size, list[int](), 0, 0
+
+    def update(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            part = rest[: self.size - self._held]
+            self._crc, self._held = zlib.crc32(part, self._crc), self._held + len(part)
+            rest = rest[len(part) :]
+            if self._held == self.size:
+                self._done.append(self._crc)
+                self._crc = self._held = 0
+
+    def found(self) -> NDArray[np.uint32]:
+        return np.asarray([*self._done, self._crc] if self._held else self._done, np.uint32)
+
+
 @dataclass(frozen=True)
 class Shards:
     """An opened folder of shards; `tokens` is memory-mapped and read-only."""
@@ -112,15 +143,9 @@ class Shards:
         """Open and check the sizes (not the hash: see `verify`). Raises ArtifactError that says what is missing."""
         folder = Path(folder)
         facts = read_json(folder / "shards.json")
-        try:
-            kind, tokens = np.dtype(facts["dtype"]).newbyteorder("<"), int(facts["tokens"])
-            documents = int(facts["documents"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(
-                f"not the description of shards: {error}", where=str(folder / "shards.json"), mend=_MEND
-            ) from error
+        kind, tokens, documents = described(facts, str(folder / "shards.json"))
         _check_size(folder / "tokens.bin", tokens * kind.itemsize, f"{tokens:,} tokens")
-        offsets = _offsets(folder / "documents.npy", documents, tokens)
+        offsets = read_offsets(folder / "documents.npy", documents, tokens)
         _check_size(folder / "lineage.jsonl.gz", None, "the documents' lineage")
         data: Tokens = np.memmap(folder / "tokens.bin", dtype=kind, mode="r") if tokens else np.empty(0, dtype=kind)
         return Shards(folder, data, offsets, facts)
@@ -165,6 +190,14 @@ class Shards:
         self.lineage()
 
 
+def described(facts: Mapping[str, Any], where: str) -> tuple[np.dtype[Any], int, int]:
+    """Type of a token on disk, tokens, documents, out of a shards.json."""
+    try:
+        return np.dtype(facts["dtype"]).newbyteorder("<"), int(facts["tokens"]), int(facts["documents"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"not the description of shards: {error}", where=where, mend=_MEND) from error
+
+
 def _check_size(path: Path, expected: int | None, what: str) -> None:
     if not path.is_file():
         raise ArtifactError(f"{path.name} ({what}) is missing", where=str(path), mend=_MEND)
@@ -176,7 +209,8 @@ def _check_size(path: Path, expected: int | None, what: str) -> None:
         )
 
 
-def _offsets(path: Path, documents: int, tokens: int) -> NDArray[np.int64]:
+def read_offsets(path: Path, documents: int, tokens: int) -> NDArray[np.int64]:
+    """Where documents begin, mapped and checked."""
     _check_size(path, None, "where documents begin")
     try:
         offsets: NDArray[np.int64] = np.load(path, allow_pickle=False)

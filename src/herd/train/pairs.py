@@ -16,9 +16,9 @@ from torch import Tensor
 
 from herd.errors import InputError
 from herd.train.batch import PAIR_WEIGHTS, WHOLE, Batch, Part
-from herd.train.packing import Ints, packed_row
+from herd.train.order import Ints, permutation
+from herd.train.packing import packed_row
 from herd.train.settings import TrainSettings
-from herd.train.sources import permutation
 
 
 class Kinded(Protocol):

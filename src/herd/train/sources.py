@@ -15,19 +15,9 @@ from numpy.typing import NDArray
 
 from herd.errors import InputError, SettingError
 from herd.train.batch import WHOLE, Batch, BatchSource, Part
+from herd.train.order import DocumentOrder, SectionedStore, TokenStore, permutation
 from herd.train.packing import Ints, Row, Sequenced, collate, pack, packed_row, stream_row
 from herd.train.settings import TrainSettings
-
-
-class TokenStore(Protocol):
-    """Documents as ids: `herd.corpus.shards.Shards` is one."""
-
-    @property
-    def offsets(self) -> Ints:
-        """Where each document begins, and the end: [documents + 1]."""
-        ...
-
-    def document(self, index: int) -> NDArray[np.generic]: ...
 
 
 class RowSource(Protocol):
@@ -50,59 +40,40 @@ def row_of(rows: RowSource, number: int) -> Row:
     return rows.at(rows.index(number))
 
 
-def permutation(n: int, seed: int, epoch: int) -> Ints:
-    """The order of n things in one epoch, from explicit numbers only."""
-    return np.random.default_rng((seed, epoch)).permutation(n).astype(np.int64)
-
-
 class TokenStream:
-    """Rows of `seq_len` tokens cut from documents, one after another in a new random order every epoch.
+    """Rows of `seq_len` tokens cut from documents, one after another in a new random order every epoch (order.py).
 
     Every token of every document is an input exactly once an epoch. A document that does not fit goes on in the
-    next row without what came before.
+    next row without what came before. The first row begins at token `origin` of the endless stream: where an earlier
+    phase, of whatever row length, stopped.
     """
 
-    def __init__(self, store: TokenStore, seq_len: int, seed: int) -> None:
-        self.store, self.seq_len, self.seed = store, seq_len, seed
-        self._lengths: Ints = np.diff(store.offsets)
-        self.n_tokens = int(self._lengths.sum())
+    def __init__(self, store: TokenStore | SectionedStore, seq_len: int, seed: int, *, origin: int = 0) -> None:
+        self.seq_len, self.origin = seq_len, origin
+        self._order = DocumentOrder(store, seed)
+        self.n_tokens = self._order.n_tokens
         if self.n_tokens < 1:
             raise InputError("there are no tokens to train on", mend="check the corpus: every document was dropped")
-        self._epochs: dict[int, tuple[Ints, Ints]] = {}
 
     def index(self, number: int) -> int:
         return number
 
     def at(self, index: int) -> Row:
-        start = index * self.seq_len
+        start = self.origin + index * self.seq_len
         tokens, documents = self._span(start, start + self.seq_len + 1)
         return stream_row(tokens, documents)
 
     def _span(self, start: int, end: int) -> tuple[Ints, Ints]:
-        """Tokens [start, end) of the endless stream, and for each the ordinal of its document in it."""
+        """Tokens [start, end) of the endless stream, and for each which document of the span it belongs to."""
         parts: list[NDArray[np.generic]] = []
-        owners: list[int] = []
         while start < end:
-            epoch, offset = divmod(start, self.n_tokens)
-            order, ends = self._epoch(epoch)
-            place = int(np.searchsorted(ends, offset, side="right"))
-            document = self.store.document(int(order[place]))
-            left = int(ends[place]) - offset  # tokens of this document from here on
-            part = document[len(document) - left :][: end - start]
+            place = self._order.place(*divmod(start, self.n_tokens))
+            document = place.store.document(place.document)
+            part = document[len(document) - place.left :][: end - start]
             parts.append(part)
-            owners.append(epoch * len(ends) + place)
             start += len(part)
         counts = [len(part) for part in parts]
-        return np.concatenate(parts).astype(np.int64), np.repeat(np.asarray(owners, np.int64), counts)
-
-    def _epoch(self, epoch: int) -> tuple[Ints, Ints]:
-        """The order of documents in an epoch and where each ends; the last two epochs are kept."""
-        if epoch not in self._epochs:
-            order = permutation(len(self._lengths), self.seed, epoch)
-            while len(self._epochs) >= 2:
-                del self._epochs[next(iter(self._epochs))]
-            self._epochs[epoch] = (order, np.cumsum(self._lengths[order]))
-        return self._epochs[epoch]
+        return np.concatenate(parts).astype(np.int64), np.repeat(np.arange(len(parts)), counts)
 
 
 class Shuffled:
