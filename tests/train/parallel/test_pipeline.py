@@ -92,6 +92,7 @@ def compare_with_one_process(rank: int, pp: int, virtual: int, changes: dict[str
             part.zero_grad()
             pipeline = Pipeline(part, dist.group.WORLD, consecutive)
             same_step(pipeline, case, one_process(case))
+    computes_again(cases(**changes)[2], rank, pp, virtual)
     frees_what_it_sent(cases(**changes)[0], rank, pp, virtual)
     goes_on_where_the_first_stage_is_frozen(cases(**changes)[3], rank, pp, virtual)
 
@@ -120,6 +121,14 @@ def same_step(pipeline: Pipeline, case: Case, wanted: Any) -> None:
 
 def zeros(terms: list[dict[str, float]]) -> list[dict[str, float]]:
     return [dict.fromkeys(one, 0.0) for one in terms]
+
+
+def computes_again(case: Case, rank: int, pp: int, virtual: int) -> None:
+    """Recomputed layers of several micro-batches in flight."""
+    part = part_of(case, rank, pp, virtual)
+    for stage in stages_of(part):
+        recompute(network(stage), "layer")
+    same_step(Pipeline(part, dist.group.WORLD), case, one_process(case))
 
 
 def frees_what_it_sent(case: Case, rank: int, pp: int, virtual: int) -> None:

@@ -4,11 +4,12 @@
     part.named_parameters()         # this rank's, under the names that they have in the whole model
     stages_of(part)                 # modules that share them, one after the other; `pipeline.py` runs these
 
-Nothing is copied: a part owns what the model owned. A stage is called like the whole model, but all stages except the
-first begin with hidden states that they `receive`, not with an embedding. So an objective is called with the last stage
-for its model, and needs to know nothing of pipelines.
+Nothing is copied: a part owns what the model owned. Part and stages share modules, not their lists of layers: what puts
+another module in the place of a layer (`recompute`) is done to each stage.
 
-The embedding of a tied model stands on two ranks, on the last as output matrix; `tied_name` says under which name.
+A stage is called like the whole model, but all stages except the first begin with hidden states that they `receive`,
+not with an embedding. So an objective is called with the last stage for its model, and needs to know nothing of
+pipelines. The embedding of a tied model stands on two ranks, on the last as output matrix (`tied_name`).
 """
 
 from __future__ import annotations
