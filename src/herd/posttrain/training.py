@@ -116,7 +116,9 @@ def train_sft(
     """Supervised finetuning of a copy of `start`; `folder` keeps the run's checkpoints until it is done."""
     model = copy.deepcopy(start)
     rows = PackedRows(dialogues, settings.seq_len, settings.seed, tokenizer.pad)
-    result = train(model, SupervisedFinetuning(), Batches(rows, settings), settings, folder, progress)
+    result = train(
+        model, SupervisedFinetuning(), Batches(rows, settings), settings, folder, progress, tokenizer=tokenizer
+    )
     return model, result
 
 
@@ -153,7 +155,7 @@ def train_distilled(
         )
     taught = TaughtRows(rows, TeacherTopK.open(stored, tokenizer.fingerprint))
     objective = Distillation(mix=distil.weight)
-    return model, train(model, objective, Batches(taught, settings), settings, folder, progress)
+    return model, train(model, objective, Batches(taught, settings), settings, folder, progress, tokenizer=tokenizer)
 
 
 def train_dpo(
@@ -171,7 +173,7 @@ def train_dpo(
     model = copy.deepcopy(reference)
     source = PairBatches(pairs, train_settings, known_P2, tokenizer.pad)
     objective = DirectPreference(settings.beta, settings.nll_weight)
-    return model, train(model, objective, source, train_settings, folder, progress)
+    return model, train(model, objective, source, train_settings, folder, progress, tokenizer=tokenizer)
 
 
 def within_epochs(settings: TrainSettings, pairs: int, max_epochs: float) -> TrainSettings:

@@ -49,6 +49,7 @@ def run(ctx: Context) -> Mapping[str, Any]:
         ctx.scratch / "training",
         ctx.progress,
         validate=lambda one: {"validation_loss": mean_loss(one, objective, held_out)},
+        tokenizer=tokenizer,
     )
     made = {"tokens": result.tokens, **result.metrics, "parameters": config.parameters()}
     save_folder(ctx, model, tokenizer, made)

@@ -67,11 +67,14 @@ class RunState:
 def model_files(model: nn.Module, tokenizer: SavesFiles | None, *, instruct: bool) -> dict[str, bytes]:
     """The small files with which a checkpoint becomes a model folder: config.json, and the tokenizer's if it is known.
 
-    Empty for what is no language model. `instruct`: it talks, and is to stop at the end of a turn.
+    Empty for what is no language model; no tokenizer where only a part is trained, which becomes no folder by itself.
+    `instruct`: it talks, and is to stop at the end of a turn.
     """
     config = getattr(model, "config", None)
     if not isinstance(config, LlamaConfig):
         return {}
+    if not all(param.requires_grad for param in model.parameters()):
+        tokenizer = None
     bos, stops = (None, ()) if tokenizer is None else (tokenizer.bos, tuple(tokenizer.stop_ids))
     eos = stops if instruct else stops[:1]
     with tempfile.TemporaryDirectory() as place:

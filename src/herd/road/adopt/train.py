@@ -91,6 +91,7 @@ def _run(ctx: Context) -> Mapping[str, Any]:
             ctx.scratch / "training",
             ctx.progress,
             validate=lambda model: measured(model, plan.objective, plan.held),
+            tokenizer=tokenizer,
         )
     report = training_report(result) | {"items": plan.items, "objective": settings.adoption.objective, **size}
     report |= {"device": describe(device), "before": before, "held_out_items": plan.held_items}
