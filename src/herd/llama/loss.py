@@ -3,6 +3,8 @@
 All logits of one 8B microbatch (8,192 tokens by 128,256 ids, fp32) are 4.2 GB, and their gradient as much again. Here
 never more than `chunk` rows are alive, forward or backward: cross-entropy makes the gradients of hidden states and
 weight in the same pass as the loss; log-probabilities, whose upstream gradient is not known yet, are recomputed.
+
+Another kind of weight can bring its own way to both, by torch's protocol for functions (`__torch_function__`).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from herd.errors import InputError
 
@@ -75,7 +78,11 @@ def chunked_cross_entropy(
     Differentiable in `hidden_ND` and `weight_VD`. Rows of weight zero cost nothing and may have any target. `counted`
     are the indices of the other rows, for a caller who knows them: to find them here makes a GPU wait.
     """
-    chunk = _chunk(chunk, hidden_ND)
+    if has_torch_function_unary(weight_VD):
+        given = (hidden_ND, weight_VD, targets_N, weights_N, chunk, counted)
+        brought: Tensor = handle_torch_function(chunked_cross_entropy, (weight_VD,), *given)
+        return brought
+    chunk = chunk_rows(chunk, hidden_ND)
     _check(hidden_ND, weight_VD, targets_N, chunk)
     if weights_N is not None:
         if counted is None:
@@ -121,14 +128,18 @@ def token_logprobs(hidden_ND: Tensor, weight_VD: Tensor, targets: Tensor, chunk:
 
     Differentiable in `hidden_ND` and `weight_VD` with any upstream gradient; the backward pass computes logits again.
     """
-    chunk = _chunk(chunk, hidden_ND)
+    if has_torch_function_unary(weight_VD):
+        brought: Tensor = handle_torch_function(token_logprobs, (weight_VD,), hidden_ND, weight_VD, targets, chunk)
+        return brought
+    chunk = chunk_rows(chunk, hidden_ND)
     _check(hidden_ND, weight_VD, targets, chunk)
     targets_NJ = targets if targets.dim() == 2 else targets[:, None]
     found: Tensor = _TokenLogprobs.apply(hidden_ND, weight_VD, targets_NJ, chunk)  # type: ignore[no-untyped-call]
     return found.view(targets.shape)
 
 
-def _chunk(asked: int | None, hidden_ND: Tensor) -> int:
+def chunk_rows(asked: int | None, hidden_ND: Tensor) -> int:
+    """Rows of logits alive at once, where nothing is asked for."""
     if asked is not None:
         return asked
     return CHUNK if hidden_ND.device.type == "cpu" else GPU_CHUNK

@@ -39,26 +39,35 @@ class TrainResult:
 
 
 class History:
-    """Appends to `history.jsonl`. A resumed run first cuts what came after its checkpoint."""
+    """Appends to `history.jsonl`. A resumed run first cuts what came after its checkpoint.
 
-    def __init__(self, folder: Path, keep_until: int) -> None:
+    Of many processes one `writes`; the others keep the records in memory.
+    """
+
+    def __init__(self, folder: Path, keep_until: int, writes: bool = True) -> None:
         self.path = folder / "history.jsonl"
-        self.records = [record for record in _read(self.path) if record.step <= keep_until]
-        write_jsonl(self.path, (asdict(record) for record in self.records))
-        self._handle: IO[str] = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  # lives as long as the run
+        self.records = [record for record in read_history(self.path) if record.step <= keep_until]
+        self._handle: IO[str] | None = None
+        if writes:
+            write_jsonl(self.path, (asdict(record) for record in self.records))
+            self._handle = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  # lives as long as the run
 
     def append(self, record: StepRecord) -> None:
         self.records.append(record)
+        if self._handle is None:
+            return
         with storage_errors(self.path):
             self._handle.write(json.dumps(asdict(record)) + "\n")
             self._handle.flush()
 
     def close(self) -> None:
+        if self._handle is None:
+            return
         with storage_errors(self.path):  # what a full disk refused before is written once more here
             self._handle.close()
 
 
-def _read(path: Path) -> list[StepRecord]:
+def read_history(path: Path) -> list[StepRecord]:
     """The whole lines of a history; a kill can leave the last one cut, and it is trained again anyway."""
     records = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():

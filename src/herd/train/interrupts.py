@@ -1,35 +1,41 @@
-"""Ctrl-C during training: the first ends the step and keeps a checkpoint, the second stops at once."""
+"""Ctrl-C and SIGTERM during training: the step ends and a checkpoint is kept; a second Ctrl-C stops at once.
+
+Under torchrun a second one does not: it passes on to its processes what the terminal has sent them already, and kills
+them itself when they take too long.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Interrupts:
-    """Within the block, the first SIGINT sets `asked`; the second raises KeyboardInterrupt where it lands.
+    """Within the block, the first signal sets `asked`; a second SIGINT raises KeyboardInterrupt where it lands.
 
     Only the main thread can hold signals; in any other thread the block does nothing.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        self._before: object = None
-        self._held = False
+        self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._first)
-            self._held = True
+            self._before = {number: signal.signal(number, self._first) for number in _SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._held:
-            signal.signal(signal.SIGINT, self._before)  # type: ignore[arg-type]  # what signal() gave before
+        for number, before in self._before.items():
+            signal.signal(number, before)  # type: ignore[arg-type]  # what signal() gave before
 
     def _first(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if number == signal.SIGINT and os.environ.get("WORLD_SIZE", "1") == "1":
+            signal.signal(signal.SIGINT, signal.default_int_handler)

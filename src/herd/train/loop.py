@@ -6,20 +6,21 @@ The model is trained in place, where it is. A run that was killed goes on from `
 the CPU it ends in the same weights, bit for bit, as one that was never stopped: batches are a function of the step, and
 checkpoints only look. On a GPU, and from one device to another, it ends in the same up to rounding: some of torch's
 CUDA kernels add in no fixed order.
-It does not cover parallelism: one process, one device.
+With a `mesh` (parallel/mesh.py) all of its processes call this together, each with the same model, and share the work:
+the same run as in one process, up to rounding. What the loop does is the same; who does it is the `Worker`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from herd.config import to_plain
-from herd.devices import device_of, memory_errors
+from herd.devices import memory_errors
 from herd.errors import InputError, SettingError
 from herd.progress import Progress, Silent
 from herd.train.averaging import WeightAverage
@@ -30,13 +31,16 @@ from herd.train.history import History, StepRecord, TrainResult
 from herd.train.interrupts import Interrupts
 from herd.train.objectives.language_modelling import LanguageModelling
 from herd.train.objectives.terms import Objective
-from herd.train.optimiser import Optimiser
 from herd.train.run_state import RunState, model_files
 from herd.train.schedule import lr_at
 from herd.train.settings import TrainSettings
+from herd.train.worker import Worker, measured, summed
 from herd.weights.stored import SavesFiles
 
-Validate = Callable[[nn.Module], Mapping[str, float]]
+if TYPE_CHECKING:
+    from herd.train.parallel.mesh import Mesh
+
+Validate = Callable[[Any], Mapping[str, float]]  # takes the model, or on many processes what `measured` can ask
 
 # Settings that change when things are looked at or kept, never the weights: a run may be resumed with others.
 _HARMLESS = {"keep", "keep_every", "validate_every", "spike_factor", "spike_margin", "spike_window"}
@@ -52,21 +56,27 @@ def train(
     *,
     validate: Validate | None = None,
     tokenizer: SavesFiles | None = None,
+    mesh: Mesh | None = None,
+    weights: Iterable[tuple[str, Tensor]] | None = None,
 ) -> TrainResult:
     """Train `model` in place for `settings.steps` updates; `folder` holds history and checkpoints.
 
     `validate(model)` is called every `settings.validate_every` steps and at the end; its figures enter the history.
     `tokenizer` lies in the checkpoints, each of which `herd convert` makes a model folder of.
+    On a mesh `model` may be on the meta device: `weights` are then its parameters, one after the other, of which each
+    process keeps its share, and what was learnt is in the checkpoints only. A model that has values gets its own back.
     Raises TrainingError (not finite, spike), StorageError (disk full), DeviceError (out of memory), ArtifactError (no
     usable checkpoint), SettingError (a checkpoint of another run), KeyboardInterrupt after Ctrl-C, with a checkpoint.
     """
     with memory_errors(less_memory(settings)):
-        run = _Run(model, objective, source, settings, Path(folder), progress or Silent(), validate, tokenizer)
+        worker = _worker(model, objective, settings, mesh, weights)
+        said = (progress or Silent()) if worker.is_first else Silent()
+        run = _Run(model, worker, objective, source, settings, Path(folder), said, validate, tokenizer)
         try:
             with Interrupts() as interrupts:
                 while run.step < settings.steps:
-                    run.one_step()
-                    if interrupts.asked:
+                    run.one_step(interrupts)
+                    if run.asked_to_stop or (worker.world == 1 and interrupts.asked):
                         run.save_checkpoint()
                         run.checkpoints.wait()
                         raise KeyboardInterrupt
@@ -84,14 +94,26 @@ def less_memory(settings: TrainSettings) -> str:
     return lower + "recompute=layer, or train an adapter over a base in fp8 or int8"
 
 
-@torch.no_grad()
-def mean_loss(model: nn.Module, objective: Objective, batches: list[Batch]) -> float:
+def _worker(
+    model: nn.Module,
+    objective: Objective,
+    settings: TrainSettings,
+    mesh: Mesh | None,
+    weights: Iterable[tuple[str, Tensor]] | None,
+) -> Worker:
+    if mesh is None:
+        return Worker(model, settings)
+    from herd.train.parallel.worker import MeshWorker  # torch's engine for many processes takes a second to import
+
+    return MeshWorker.of(model, objective, settings, mesh, weights)
+
+
+def mean_loss(model: Any, objective: Objective, batches: list[Batch]) -> float:
     """The objective's mean over batches, without training: the validation loss."""
-    terms = [objective.terms(model, batch.to(device_of(model))) for batch in batches]
-    count = sum(float(term.count) for term in terms)
-    if not count:
+    sums = measured(model, objective, batches) if batches else {"count": 0.0}
+    if not sums["count"]:
         raise InputError("nothing to validate on: no token or pair counts in these batches")
-    return sum(float(term.total) for term in terms) / count
+    return sums["total"] / sums["count"]
 
 
 class _Run:
@@ -100,6 +122,7 @@ class _Run:
     def __init__(
         self,
         model: nn.Module,
+        worker: Worker,
         objective: Objective,
         source: BatchSource,
         settings: TrainSettings,
@@ -108,29 +131,30 @@ class _Run:
         validate: Validate | None,
         tokenizer: SavesFiles | None = None,
     ) -> None:
-        self.model, self.objective, self.source, self.settings = model, objective, source, settings
-        self.folder, self.progress, self.validate, self.device = folder, progress, validate, device_of(model)
+        self.worker, self.objective, self.source, self.settings = worker, objective, source, settings
+        self.folder, self.progress, self.validate, self.device = folder, progress, validate, worker.device
         self.step = self.tokens = self.saved_at = 0
         self.seconds = 0.0
-        self.optimiser, self.average, self.guard = Optimiser(model, settings), WeightAverage(), Guard(settings)
+        self.asked_to_stop = self.late = self.disk_failed = False  # as all processes agreed in this step
+        self.optimiser, self.average, self.guard = worker.optimiser, WeightAverage(), Guard(settings)
         self.checkpoints = Checkpoints(folder / "checkpoints", settings.keep, settings.keep_every)
         self.small_files = model_files(model, tokenizer, instruct=objective.name != LanguageModelling.name)
         found = self.checkpoints.newest(progress)
         if found:
             self._restore(found)
-        self.history = History(folder, keep_until=self.step)
+        self.history = History(folder, keep_until=self.step, writes=worker.is_first)
         self.saved_clock = time.monotonic()
 
-    def one_step(self) -> None:
+    def one_step(self, interrupts: Interrupts) -> None:
         """One optimiser update: forward and backward of every microbatch, mean, clip, AdamW, averaging."""
         started = time.perf_counter()
-        batches = self.source.batch(self.step)
+        batches = self.source.batch(self.step, self.worker.part)
         number = self.step + 1
-        loss, count, metrics = self._forward_backward(batches)
-        norm = self.optimiser.mean_and_clip(count)
+        loss, count, metrics = self._forward_backward(batches, interrupts)
+        norm = self.worker.mean_and_clip(count)
         trouble = self.guard.trouble(number, loss, norm)
         if trouble:
-            raise self.guard.stop(trouble, number, batches, self.folder)
+            raise self.guard.stop(trouble, number, batches, self.folder, self.worker.rank)
         self.guard.accept(loss)
         lr = lr_at(self.settings, number)
         self.checkpoints.staged()
@@ -138,7 +162,7 @@ class _Run:
         self.step = number
         self._enter_average()
         took = time.perf_counter() - started
-        n_tokens = sum(batch.n_tokens for batch in batches)
+        n_tokens = sum(batch.n_tokens for batch in batches) * self.worker.part.count
         self.tokens, self.seconds = self.tokens + n_tokens, self.seconds + took
         if self.settings.validate_every and number % self.settings.validate_every == 0 and number < self.settings.steps:
             metrics |= self._validation()
@@ -146,19 +170,15 @@ class _Run:
         facts = {"loss": loss, "lr": lr, "tokens/s": n_tokens / took}
         self.progress.update(number, self.settings.steps, "steps", facts)
 
-    def _forward_backward(self, batches: list[Batch]) -> tuple[float, float, dict[str, float]]:
-        """Summed gradients on the masters; mean loss, count, mean metrics."""
-        scalars: list[Tensor] = []
-        names: tuple[str, ...] = ()
-        for batch in batches:
-            terms = self.objective.terms(self.optimiser.compute, batch.to(self.device))
-            terms.total.backward()  # type: ignore[no-untyped-call]
-            self.optimiser.collect()
-            scalars += [terms.total.detach(), terms.count, *terms.metrics.values()]
-            names = tuple(terms.metrics)
-        # Read once, after all microbatches are under way: a GPU stands still while a scalar is read.
-        read = torch.stack([scalar.double() for scalar in scalars]).view(len(batches), -1).tolist()
-        total, count, *sums = (sum(column) for column in zip(*read, strict=True))
+    def _forward_backward(self, batches: list[Batch], interrupts: Interrupts) -> tuple[float, float, dict[str, float]]:
+        """Summed gradients on the masters; mean loss, count, mean metrics; what is to be done after the step."""
+        own, names = summed(self.worker.forward_backward(batches, self.objective))
+        seconds = self.settings.checkpoint_every_seconds
+        late = bool(seconds) and self.worker.is_first and time.monotonic() - self.saved_clock >= seconds
+        # All processes must do the same, so what one knows (a signal, the clock, a full disk) goes with the sums.
+        known = [float(interrupts.asked), float(late), float(self.checkpoints.failed)]
+        total, count, *sums, asked, late_anywhere, failed = self.worker.agreed([*own, *known])
+        self.asked_to_stop, self.late, self.disk_failed = bool(asked), bool(late_anywhere), bool(failed)
         if not count:
             raise InputError(
                 f"nothing to learn in step {self.step + 1}: no {self.objective.unit[:-1]} counts",
@@ -170,32 +190,30 @@ class _Run:
         every, annealing = self.settings.average_every, self.settings.anneal_steps
         into = self.step - (self.settings.steps - annealing)
         if annealing and every and into > 0 and into % every == 0:
-            self.average.add(self.model)
+            self.average.add(self.worker.model)
 
     def _validation(self) -> dict[str, float]:
-        return dict(self.validate(self.model)) if self.validate else {}
+        return dict(self.validate(self.worker.trained)) if self.validate else {}
 
     def finish(self) -> TrainResult:
         """The last checkpoint, the averaged weights, the last validation."""
         if self.settings.checkpoint_every_steps or self.settings.checkpoint_every_seconds:
             self.save_checkpoint()
         self.checkpoints.wait()
-        self.average.copy_to(self.model)
+        self.average.copy_to(self.worker.model)
+        validated = self._validation()
+        self.worker.finish()
         records = self.history.records
         metrics = {"loss": records[-1].loss} if records else {}
         metrics |= dict(records[-1].metrics) if records else {}
-        return TrainResult(records, self.tokens, self.seconds, metrics | self._validation())
+        return TrainResult(records, self.tokens, self.seconds, metrics | validated)
 
     def save_checkpoint_if_due(self) -> None:
         """Also the place where the loop learns that the last one could not be written."""
-        if self.checkpoints.failed:
+        if self.disk_failed:
             self.checkpoints.wait()
-        steps, seconds = (
-            (self.settings.checkpoint_every_steps, self.settings.keep_every),
-            self.settings.checkpoint_every_seconds,
-        )
-        late = bool(seconds) and time.monotonic() - self.saved_clock >= seconds
-        if late or any(every and self.step % every == 0 for every in steps):
+        steps = self.settings.checkpoint_every_steps, self.settings.keep_every
+        if self.late or any(every and self.step % every == 0 for every in steps):
             self.save_checkpoint()
 
     def save_checkpoint(self) -> None:

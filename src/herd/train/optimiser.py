@@ -21,14 +21,17 @@ from herd.train.settings import TrainSettings
 
 
 class Optimiser:
-    """`compute` is the module to run forward and backward on; `step` applies the summed gradients to the masters."""
+    """`compute` is the module to run forward and backward on; `step` applies the summed gradients to the masters.
 
-    def __init__(self, model: nn.Module, settings: TrainSettings) -> None:
+    `casts`: the model itself computes in another format than its masters (FSDP does), and needs no copy.
+    """
+
+    def __init__(self, model: nn.Module, settings: TrainSettings, casts: bool = False) -> None:
         self.model, self.settings = model, settings
         self.masters = {name: param for name, param in model.named_parameters() if param.requires_grad}
         self.compute: nn.Module = model
         device = device_of(model)
-        if compute_dtype(settings, device) == torch.bfloat16:
+        if compute_dtype(settings, device) == torch.bfloat16 and not casts:
             self.compute = copy.deepcopy(model, _kept_frozen(model)).to(torch.bfloat16)
         self._shadow = dict(self.compute.named_parameters()) if self.compute is not model else {}
         # Matrices decay, gains do not: the vectors are RMSNorm gains, whose natural value is 1 (herd's choice).
@@ -61,10 +64,14 @@ class Optimiser:
         """Divide the summed gradients by `count`, clip their global norm; returns the norm before clipping."""
         grads = [param.grad for param in self.masters.values() if param.grad is not None]
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) / count
+        self.shrink(grads, count, norm)
+        return norm
+
+    def shrink(self, grads: list[Tensor], count: float, norm: float) -> None:
+        """Divide by `count`, and clip gradients whose norm is `norm` after that division."""
         limit = self.settings.grad_clip
         shrink = limit / (norm + 1e-6) if limit and norm > limit else 1.0
         torch._foreach_mul_(grads, shrink / count)
-        return norm
 
     def step(self, lr: float) -> None:
         """One AdamW update at rate `lr`; gradients are cleared and the compute copy follows the masters."""

@@ -208,15 +208,16 @@ def parallelise_context(model: Llama, group: ContextGroup, whole_rows: bool = Fa
     `whole_rows` false: it takes parts (`share_context`) and gives their hidden states. True: it takes and gives whole
     rows. Kinds of modules are put before the modules' own classes, as FSDP2 does: what hangs on a module stays.
     """
-    _become(model, _PartOfRows)
+    become(model, _PartOfRows)
     model.whole_rows, model.context = whole_rows, group  # type: ignore[assignment]
     for module in model.modules():
         if isinstance(module, Attention):
-            _become(module, _GatheredKeys)
+            become(module, _GatheredKeys)
             module.context = group  # type: ignore[assignment]
 
 
-def _become(module: nn.Module, kind: type[nn.Module]) -> None:
+def become(module: nn.Module, kind: type[nn.Module]) -> None:
+    """Put a kind of module before the module's own class, in place: what hangs on the module stays."""
     own = type(module)
     if not isinstance(module, kind):
         module.__class__ = type(f"{kind.__name__.lstrip('_')}{own.__name__}", (kind, own), {})

@@ -1,0 +1,261 @@
+"""Tensor and sequence parallelism: each rank of a group has a part of every matrix, and of the tokens in between.
+
+    parallelise_tensors(model, mesh["tp"])           # in place; parameters become DTensors under their own names
+
+As Megatron (Shoeybi et al. 2019; Korthikanti et al. 2022): q, k, v, gate and up are cut by outputs, o and down by
+inputs, embedding and output matrix by the vocabulary. Between a sum and the next norm each rank has its part of the
+tokens: the sum is a reduce-scatter over tokens, and what a norm gives is gathered again. Nothing under `llama/`
+changes: kinds of modules are put before the modules' own classes, whose `weight` is then this rank's part.
+
+Every gradient is a share: what a rank's backward gives of a replicated tensor (norm weights, hidden states after the
+last norm) is a part of a sum over the group. So every rank takes 1/TP of the loss (`rows.OneShare`), and the loss over
+the vocabulary (`vocabulary.py`) knows of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.autograd.function import once_differentiable
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
+
+from herd.errors import SettingError
+from herd.llama.attention import Attention, Layout, Linear
+from herd.llama.block import FeedForward, RMSNorm
+from herd.llama.cache import KVCache
+from herd.llama.model import Llama
+from herd.train.objectives.reward import RewardModel
+from herd.train.parallel.context import become
+from herd.train.parallel.rows import padded, padded_documents
+from herd.train.parallel.stage import network
+from herd.train.parallel.vocabulary import VocabularyShard
+
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+@dataclass(frozen=True)
+class TensorGroup:
+    """The processes that share matrices and the tokens between them."""
+
+    mesh: DeviceMesh
+
+    @property
+    def processes(self) -> dist.ProcessGroup:
+        return self.mesh.get_group()
+
+    @property
+    def size(self) -> int:
+        return self.mesh.size()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TensorGroup:
+        return self  # a copy of a model is on the same processes
+
+
+def _gathered(part_BTD: Tensor, group: TensorGroup) -> Tensor:
+    part_BTD = part_BTD.contiguous()
+    all_ranks = part_BTD.new_empty(group.size * len(part_BTD), *part_BTD.shape[1:])
+    _all_gather(all_ranks, part_BTD, group=group.processes)
+    return all_ranks.view(group.size, *part_BTD.shape).transpose(0, 1).flatten(1, 2)
+
+
+def _scattered(whole_BTD: Tensor, group: TensorGroup) -> Tensor:
+    rows, length = whole_BTD.shape[:2]
+    parts = whole_BTD.view(rows, group.size, length // group.size, -1).transpose(0, 1).contiguous()
+    own = parts.new_empty(parts.shape[1:])
+    _reduce_scatter(own, parts.flatten(0, 1), group=group.processes)
+    return own
+
+
+class _GatherTokens(torch.autograd.Function):
+    """[B, T/TP, D] of every rank -> [B, T, D]; backwards, the sum over ranks of this rank's tokens."""
+
+    @staticmethod
+    def forward(ctx: Any, part_BTD: Tensor, group: TensorGroup) -> Tensor:
+        ctx.group = group
+        return _gathered(part_BTD, group)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BTD: Tensor) -> tuple[Tensor, None]:
+        return _scattered(grad_BTD.contiguous(), ctx.group), None
+
+
+class _ScatterSum(torch.autograd.Function):
+    """[B, T, D], a summand on every rank -> [B, T/TP, D] of the sum; backwards, the gradients of all tokens."""
+
+    @staticmethod
+    def forward(ctx: Any, summand_BTD: Tensor, group: TensorGroup) -> Tensor:
+        ctx.group = group
+        return _scattered(summand_BTD.contiguous(), group)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BTD: Tensor) -> tuple[Tensor, None]:
+        return _gathered(grad_BTD, ctx.group), None
+
+
+def gather_tokens(part_BTD: Tensor, group: TensorGroup) -> Tensor:
+    whole: Tensor = _GatherTokens.apply(part_BTD, group)  # type: ignore[no-untyped-call]
+    return whole
+
+
+def scatter_sum(summand_BTD: Tensor, group: TensorGroup) -> Tensor:
+    own: Tensor = _ScatterSum.apply(summand_BTD, group)  # type: ignore[no-untyped-call]
+    return own
+
+
+class _Sharded(nn.Module):
+    """A module whose `weight` is this rank's part of a parameter that is cut."""
+
+    tensors: TensorGroup
+
+    @property
+    def weight(self) -> Any:
+        return cast(DTensor, self._parameters["weight"]).to_local()
+
+
+class _RowCut(_Sharded, Linear):  # type: ignore[override]  # `weight` is read only
+    """o and down: this rank's inputs give a summand of the outputs of all tokens."""
+
+    def forward(self, x_BTF: Tensor) -> Tensor:
+        return scatter_sum(super().forward(x_BTF), self.tensors)
+
+
+class _Whole(nn.Module):
+    """A module whose weight every rank has, and whose gradient is a sum over the ranks."""
+
+    tensors: TensorGroup
+
+    @property
+    def weight(self) -> Any:
+        return cast(DTensor, self._parameters["weight"]).to_local(grad_placements=[Partial()])
+
+
+class _GatheringNorm(_Whole, RMSNorm):  # type: ignore[override]
+    """The norm of this rank's tokens, then those of all ranks."""
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return gather_tokens(super().forward(x_BTD), self.tensors)
+
+
+class _Vocabulary(nn.Module):
+    """An embedding or output matrix whose rows are cut; `weight` acts as the whole one in torch's functions."""
+
+    tensors: TensorGroup
+
+    @property
+    def weight(self) -> Any:
+        return VocabularyShard.of(cast(DTensor, self._parameters["weight"]))
+
+
+class _CutVocabulary(_Vocabulary, nn.Embedding):  # type: ignore[override]
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        return scatter_sum(super().forward(tokens_BT), self.tensors)
+
+
+class _SharedTokens(Llama):
+    """A network in whose layers a rank has a part of the tokens. Takes and gives whole rows, of any length."""
+
+    tensors: TensorGroup
+
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        *,
+        positions_BT: Tensor | None = None,
+        document_ids_BT: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        length = tokens_BT.shape[1]
+        whole = -(-length // self.tensors.size) * self.tensors.size
+        if whole != length:
+            tokens_BT = padded(tokens_BT, whole)
+            positions_BT = None if positions_BT is None else padded(positions_BT, whole)
+            document_ids_BT = None if document_ids_BT is None else padded_documents(document_ids_BT, whole)
+        hidden_BTD = super().forward(tokens_BT, positions_BT=positions_BT, document_ids_BT=document_ids_BT, cache=cache)
+        is_part = self.model._modules.get("norm") is None  # a stage of a pipeline that hands its part on
+        return hidden_BTD if is_part else hidden_BTD[:, :length]
+
+    def _layout(
+        self, x_BTD: Tensor, positions_BT: Tensor | None, document_ids_BT: Tensor | None, cache: KVCache | None
+    ) -> Layout:
+        # A layout asks a tensor for its shape and kind only: this one has the length of the rows, and no memory.
+        like_BTD = x_BTD[:, :1].expand(-1, x_BTD.shape[1] * self.tensors.size, -1)
+        return super()._layout(like_BTD, positions_BT, document_ids_BT, cache)
+
+
+_COLUMNS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
+
+
+def parallelise_tensors(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Cut a built model (or a rank's part of one; on the meta device or not) over a one-dimensional mesh, in place.
+
+    Raises SettingError for layers that are not plain matrices: adapters, and bases in eight bits.
+    """
+    group = TensorGroup(mesh)
+    for owner in [network(model), *(network(stage) for stage in model.__dict__.get("stages", ()))]:
+        become(owner, _SharedTokens)
+        owner.tensors = group  # type: ignore[assignment]
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Attention | FeedForward):
+            _cut_layers(module, group, name)
+        elif isinstance(module, RMSNorm):
+            _cut(module, _GatheringNorm, Replicate(), group)
+        elif isinstance(module, nn.Embedding):
+            _cut(module, _CutVocabulary, Shard(0), group)
+    llama = network(model)
+    if "lm_head" in llama._modules:
+        _plain(llama.lm_head, "lm_head")
+        _cut(llama.lm_head, _Vocabulary, Shard(0), group)
+    if isinstance(model, RewardModel) and "score" in model._modules:
+        _cut(model.score, _Whole, Replicate(), group)
+
+
+def _cut_layers(module: nn.Module, group: TensorGroup, name: str) -> None:
+    for key, layer in module.named_children():
+        _plain(layer, f"{name}.{key}")
+        if key in _COLUMNS:
+            _cut(layer, _Sharded, Shard(0), group)
+        else:
+            _cut(layer, _RowCut, Shard(1), group)
+
+
+def _plain(layer: nn.Module, name: str) -> None:
+    if type(layer).forward is not nn.Linear.forward or list(layer._parameters) != ["weight", "bias"]:
+        raise SettingError(
+            f"{name} is a {type(layer).__name__}: only plain matrices are cut among tensor ranks",
+            where="plan.tp",
+            mend="train all weights (--full), or give tp=1 and more data ranks",
+        )
+
+
+def _cut(module: nn.Module, kind: type[nn.Module], placement: Placement, group: TensorGroup) -> None:
+    weight = module._parameters["weight"]
+    assert weight is not None
+    cut = DTensor.from_local(
+        _own_part(weight.detach(), placement, group),
+        group.mesh,
+        [placement],
+        run_check=False,
+        shape=weight.shape,
+        stride=weight.stride(),
+    )
+    module._parameters["weight"] = nn.Parameter(cut, requires_grad=weight.requires_grad)
+    become(module, kind)
+    module.tensors = group  # type: ignore[assignment]
+
+
+def _own_part(whole: Tensor, placement: Placement, group: TensorGroup) -> Tensor:
+    """This rank's part: as DTensor cuts, the last ranks of a length that does not divide have less."""
+    if not isinstance(placement, Shard):
+        return whole.clone()
+    size = -(-whole.shape[placement.dim] // group.size)
+    rank, length = group.mesh.get_local_rank(), whole.shape[placement.dim]
+    start = min(rank * size, length)
+    return whole.narrow(placement.dim, start, min(size, length - start)).clone(memory_format=torch.contiguous_format)
