@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     _raise(_command(commands, "raise", "a whole recipe: documents to a family of models and a report", "raise nano"))
     _recipes(_command(commands, "recipes", "the recipes there are, or one of them in full", "recipes nano"))
     _train(_command(commands, "train", "fine-tune an adopted model", "train sft --model llama-8b --data talks.jsonl"))
+    _plan(_command(commands, "plan", "layout, speed, memory and cost on a cluster", "plan llama31-405b --gpus 16384"))
     _chat(_command(commands, "chat", "talk to a model in the terminal", "chat runs/nano/flagship --system 'Be brief.'"))
     _serve(_command(commands, "serve", "a model over HTTP, and a page to chat with it", "serve llama --port 8000"))
     _evaluate(_command(commands, "evaluate", "a model on a suite of tasks", "evaluate runs/nano/flagship"))
@@ -163,6 +164,45 @@ def _recipes(command: argparse.ArgumentParser) -> None:
         from herd.commands.recipes import show
 
         return show(options.recipe)
+
+    command.set_defaults(call=call)
+
+
+def _plan(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "model", nargs="?", default="", help="llama31-8b, -70b, -405b, a recipe, a folder, a config.json"
+    )
+    command.add_argument(
+        "--gpus", type=int, default=0, metavar="N", help="default: one node, or what --budget-days needs"
+    )
+    command.add_argument(
+        "--gpu", default="h100", metavar="NAME", help="a100, h100, h200, b200, or a measured FILE.json"
+    )
+    command.add_argument("--network", default="", metavar="NAME", help="roce (the paper's), infiniband, ethernet, ...")
+    command.add_argument("--watts", type=float, default=0.0, metavar="W", help="the GPUs' power limit")
+    command.add_argument("--seq", type=int, default=0, metavar="N", help="tokens of a sequence (default: 8192)")
+    command.add_argument("--batch-tokens", type=int, default=0, metavar="N", help="of a step (default: 16,777,216)")
+    command.add_argument("--tokens", type=float, default=0.0, metavar="N", help="of the whole run (default: 15.6e12)")
+    command.add_argument(
+        "--layout", default="", metavar="PLAN", help="what is decided, e.g. tp=8,pp=16 (rest: searched)"
+    )
+    command.add_argument("--rows", type=int, default=0, metavar="N", help="sequences of a micro-batch")
+    command.add_argument("--fp8", action="store_true", help="the layers' products in FP8")
+    command.add_argument("--budget-days", type=float, default=0.0, metavar="D", help="the fewest GPUs that keep to it")
+    command.add_argument("--dollars", type=float, default=0.0, metavar="D", help="of a GPU and hour")
+    command.add_argument("--serve", action="store_true", help="plan answering instead of training")
+    command.add_argument("--context", type=int, default=0, metavar="N", help="of --serve (default: 8192)")
+    command.add_argument("--seed", type=int, default=0, help="of the interruptions")
+    command.add_argument("--json", action="store_true", help="for programs")
+    command.add_argument("--picture", default="", metavar="FILE.svg", help="the schedule, time and memory")
+    command.add_argument("--published", action="store_true", help="the simulation beside what others measured")
+    command.add_argument("--measure", default="", metavar="FILE.json", help="measure this machine, to plan for it")
+
+    def call(options: argparse.Namespace) -> int:
+        from herd.commands.plan import Asked, run
+
+        asked = Asked(**{name: value for name, value in vars(options).items() if name != "call"})
+        return run(asked)
 
     command.set_defaults(call=call)
 

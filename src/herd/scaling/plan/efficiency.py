@@ -28,3 +28,5 @@ LINK_SHARE, NETWORK_SHARE = 0.80, 0.80
 CHANNELS = 16
 # Of the tensor collectives, what asynchronous tensor parallelism hides behind the products that they feed.
 ASYNC_TP_HIDDEN = 0.5
+# Seconds that the host takes to start a kernel: shorter kernels wait for it (from memory, through torch and CUDA).
+LAUNCH_SECONDS = 4e-6

@@ -10,6 +10,9 @@ from herd.llama.config import LlamaConfig
 from herd.scaling.plan.hardware import Gpu
 from herd.scaling.plan.network import Fabric, Group, Network
 from herd.train.parallel.plan import ParallelPlan
+from herd.train.parallel.schedule import Schedule
+
+_RUNS = 4  # of consecutive micro-batches: warming up takes at most two of them, as does draining
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,14 @@ class Way:
     def microbatches(self, job: Job) -> int:
         """Of a step, for each data-parallel rank."""
         return job.rows // (self.plan.dp * self.rows)
+
+    def schedule(self, job: Job) -> Schedule:
+        """The pipeline's; of very many micro-batches only as many runs as it takes to see all that can happen."""
+        plan, count = self.plan, self.microbatches(job)
+        run = plan.consecutive or plan.pp
+        if count > _RUNS * run:
+            count = _RUNS * run + count % run
+        return Schedule(plan.pp, count, plan.virtual, plan.consecutive)
 
     def tokens(self, job: Job) -> int:
         """Of a micro-batch, on each context-parallel rank."""

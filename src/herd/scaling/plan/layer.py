@@ -14,7 +14,15 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
 
-from herd.scaling.plan.efficiency import ASYNC_TP_HIDDEN, FP8_SHARE, MATRIX_SHARE, MEMORY_SHARE, RAMP, TILE
+from herd.scaling.plan.efficiency import (
+    ASYNC_TP_HIDDEN,
+    FP8_SHARE,
+    LAUNCH_SECONDS,
+    MATRIX_SHARE,
+    MEMORY_SHARE,
+    RAMP,
+    TILE,
+)
 from herd.scaling.plan.hardware import Gpu
 from herd.scaling.plan.job import Job, Way
 
@@ -30,7 +38,6 @@ class Parts:
     elementwise: float = 0.0  # norms, rotation, SwiGLU, residuals, loss; casts to FP8
     tp: float = 0.0
     cp: float = 0.0
-    launches: float = 0.0
 
     @property
     def total(self) -> float:
@@ -53,7 +60,7 @@ def product_seconds(gpu: Gpu, m: float, k: float, n: float, fp8: bool = False) -
     tiles = math.ceil(m / TILE[0]) * math.ceil(n / TILE[1])
     full = tiles / (math.ceil(tiles / gpu.sms) * gpu.sms) if gpu.sms else 1.0
     reading = (m * k + k * n) * (1 if fp8 else 2) + 2 * m * n
-    return max(flops / (rate * full * k / (k + ramp)), reading / (gpu.memory_rate * MEMORY_SHARE))
+    return max(flops / (rate * full * k / (k + ramp)), reading / (gpu.memory_rate * MEMORY_SHARE), LAUNCH_SECONDS)
 
 
 def measured_rate(gpu: Gpu, side: float) -> float:
@@ -120,8 +127,11 @@ class Costs:
         flops = 2.0 * self.n * job.seq_len * job.config.dim / plan.tp
         forward, backward = job.gpu.attention[job.software.attention or job.gpu.best_attention]
         if direction == "forward":
-            return flops / (forward * job.gpu.clock)
-        return 2.5 * flops / (backward * job.gpu.clock)
+            return max(flops / (forward * job.gpu.clock), self._launches(1))
+        return max(2.5 * flops / (backward * job.gpu.clock), self._launches(2))
+
+    def _launches(self, kernels: int) -> float:
+        return kernels * (self.job.gpu.launch_seconds if self.job.gpu.measured else LAUNCH_SECONDS)
 
     def _memory(self, size: float) -> float:
         """Seconds to move so many bytes."""
@@ -147,7 +157,8 @@ class Costs:
             numbers = (36 + 6) * d + 10 * (d + k) + 2.5 * d + 5 * f
             if direction == "backward":
                 numbers *= 2
-        return self._memory(numbers * self.wide * self.n)
+        kernels = (4 if self.way.plan.compile else 24) * (1 if direction == "forward" else 2)
+        return max(self._memory(numbers * self.wide * self.n), self._launches(kernels))
 
     def _casts(self, direction: Direction) -> float:
         """To FP8: the largest value of a tensor is found (2 bytes), then it is read again and written (3).

@@ -50,7 +50,7 @@ def _of_rank(job: Job, way: Way, rank: int) -> Memory:
     wide = costs.wide
     matrices = (config.layer_parameters() - 2 * config.dim) / plan.tp + 2 * config.dim
     layers = plan.stage_layers(config.n_layers)
-    schedule = Schedule(plan.pp, way.microbatches(job), plan.virtual, plan.consecutive)
+    schedule = way.schedule(job)
     held = sum(layers[stage] for stage in schedule.stages_of(rank))
     ends = config.embedding_parameters() / plan.tp
     numbers = held * matrices + ends * ((rank == 0) + (rank == plan.pp - 1))

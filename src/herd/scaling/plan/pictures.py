@@ -37,7 +37,6 @@ _NAMES = {
     "matmul": "matrix products",
     "attention": "attention",
     "elementwise": "between products",
-    "launches": "launches",
     "tp": "tensor collectives",
     "cp": "context collectives",
     "dp": "parameters, gradients",

@@ -12,6 +12,7 @@ from herd.llama.config import LlamaConfig, llama31_8b, llama31_70b, llama31_405b
 from herd.scaling.plan.hardware import GPUS
 from herd.scaling.plan.job import Job, Software, Way
 from herd.scaling.plan.network import NETWORKS
+from herd.scaling.plan.step import Step
 from herd.train.parallel.plan import ParallelPlan
 
 
@@ -26,6 +27,10 @@ class Row:
     unit: str  # "MFU" or "tokens/s/GPU"
     source: str
     assumed: str = ""
+
+    def of(self, step: Step) -> float:
+        """What a simulated step says, in this row's unit."""
+        return step.mfu if self.unit == "MFU" else step.tokens_per_second
 
 
 _PLAIN = Software()

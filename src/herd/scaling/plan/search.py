@@ -25,6 +25,7 @@ from herd.train.settings import Recompute
 Shard = Literal["keep", "reshard", "none"]
 
 _PLAYED = 12  # ways; the rough order is right to a few percent
+_TOLD = 5  # ways that are told, the best among them
 _ROWS = (1, 2, 4, 8, 16)  # sequences of a micro-batch
 _STAGES = (1, 2, 3, 4, 6, 8, 10, 16)  # of a pipeline rank
 _MANY = 64  # tensor or context ranks
@@ -41,10 +42,12 @@ class Found:
     others: tuple[tuple[Way, Step, Memory], ...] = ()  # the next best layouts
 
 
-def best(job: Job, given: ParallelPlan | None = None, fixed: frozenset[str] = frozenset()) -> Found:
-    """`fixed` names the fields of `given` that are to stay."""
+def best(job: Job, given: ParallelPlan | None = None, fixed: frozenset[str] = frozenset(), rows: int = 0) -> Found:
+    """`fixed` names the fields of `given` that are to stay; `rows`: sequences of a micro-batch, 0 for any."""
     tried, fitting, smallest = 0, list[tuple[float, Way, Memory]](), list[tuple[float, Way]]()
     for way in _ways(job, given or ParallelPlan(compile=True), fixed):
+        if rows and way.rows != rows:
+            continue
         tried += 1
         held = memory(job, way)
         if held.total <= job.gpu.memory_bytes:
@@ -52,11 +55,12 @@ def best(job: Job, given: ParallelPlan | None = None, fixed: frozenset[str] = fr
         elif not smallest or held.total < smallest[0][0]:
             smallest = [(held.total, way)]
     if not fitting:
-        raise _nothing_fits(job, tried, smallest)
+        raise _nothing_fits(job, tried, smallest, ", ".join(f"{n}={getattr(given, n)}" for n in sorted(fixed)))
     fitting.sort(key=lambda one: one[0])
-    played = [(way, simulate(job, way), held) for _, way, held in fitting[:_PLAYED]]
-    (way, step, held), *rest = sorted(played, key=lambda one: one[1].seconds)
-    return Found(way, step, held, tried, len(fitting), tuple(_distinct(way, rest)))
+    played = [(Stepping(job, way).step_seconds, way, held) for _, way, held in fitting[:_PLAYED]]
+    played.sort(key=lambda one: one[0])
+    (way, step, held), *others = [(way, simulate(job, way), held) for way, held in _distinct(played)]
+    return Found(way, step, held, tried, len(fitting), tuple(others))
 
 
 def check(job: Job, way: Way) -> None:
@@ -108,11 +112,11 @@ def _runs(job: Job, plan: ParallelPlan, fixed: frozenset[str], base: ParallelPla
     if "virtual" in fixed:
         deep = [base.virtual] if plan.pp > 1 or base.virtual == 1 else []
     again: tuple[Recompute, ...] = (base.recompute,) if "recompute" in fixed else ("nothing", "mlp", "layer")
-    rows = [rows for rows in _ROWS if (job.rows // plan.dp) % rows == 0]
+    counts = [rows for rows in _ROWS if (job.rows // plan.dp) % rows == 0]
     for virtual in deep:
         for shard in (base.shard,) if "shard" in fixed else _shards(plan):
             for what in again:
-                for number in rows:
+                for number in counts:
                     yield Way(replace(plan, virtual=virtual, shard=shard, recompute=what), number)
 
 
@@ -123,25 +127,26 @@ def _shards(plan: ParallelPlan) -> tuple[Shard, ...]:
     return ("keep",) if plan.pp > 1 else ("keep", "reshard")
 
 
-def _distinct(best_way: Way, rest: list[tuple[Way, Step, Memory]]) -> Iterator[tuple[Way, Step, Memory]]:
-    """The next best of other axes; ways that differ in details only are left out."""
-    seen = {_axes(best_way)}
-    for one in rest:
-        if _axes(one[0]) not in seen:
-            seen.add(_axes(one[0]))
-            yield one
+def _distinct(played: list[tuple[float, Way, Memory]]) -> list[tuple[Way, Memory]]:
+    """The fastest way for each set of axes, the fastest of all first."""
+    seen: dict[tuple[int, int, int, int], tuple[Way, Memory]] = {}
+    for _, way, held in played:
+        seen.setdefault(_axes(way), (way, held))
+    return list(seen.values())[:_TOLD]
 
 
 def _axes(way: Way) -> tuple[int, int, int, int]:
     return way.plan.tp, way.plan.cp, way.plan.pp, way.plan.dp
 
 
-def _nothing_fits(job: Job, tried: int, smallest: list[tuple[float, Way]]) -> SettingError:
+def _nothing_fits(job: Job, tried: int, smallest: list[tuple[float, Way]], given: str) -> SettingError:
     if not smallest:
         return SettingError(
-            f"no layout of {job.gpus:,} GPUs divides this model and {job.rows:,} sequences of a step",
-            where="gpus",
-            mend=f"the data ranks must divide {job.rows:,}: give a power of two of GPUs, or another --batch-tokens",
+            f"no layout of {job.gpus:,} GPUs{f' with {given}' if given else ''} divides this model and {job.rows:,} "
+            "sequences of a step",
+            where="layout" if given else "gpus",
+            mend=f"axes must divide {job.gpus:,}, and the data ranks {job.rows:,} sequences: give other axes, "
+            "a power of two of GPUs, or another --batch-tokens",
         )
     [(size, way)] = smallest
     state = 16 * job.config.parameters()

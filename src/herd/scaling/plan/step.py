@@ -59,9 +59,23 @@ class Stepping:
         return self.way.plan.stage_layers(self.job.config.n_layers)
 
     @cached_property
+    def microbatches(self) -> int:
+        return self.way.microbatches(self.job)
+
+    @cached_property
     def schedule(self) -> Schedule:
-        plan = self.way.plan
-        return Schedule(plan.pp, self.way.microbatches(self.job), plan.virtual, plan.consecutive)
+        """What is played: of very many micro-batches as many as show how it begins, goes on and ends."""
+        return self.way.schedule(self.job)
+
+    @cached_property
+    def busiest(self) -> float:
+        """Seconds that a micro-batch takes on the rank that works longest: the pace of what is not played."""
+        ways: tuple[Direction, Direction] = ("forward", "backward")
+        ranks = range(self.schedule.pp)
+        return max(
+            sum(self.seconds(Action(way, s, 1)) for way in ways for s in self.schedule.stages_of(rank))
+            for rank in ranks
+        )
 
     @cached_property
     def _layer(self) -> Mapping[Direction, Parts]:
@@ -138,14 +152,14 @@ class Stepping:
     @cached_property
     def lost(self) -> float:
         """Seconds that the mean rank's computation loses to gathers and reductions that run beside it."""
-        gpu, plan, schedule = self.job.gpu, self.way.plan, self.schedule
+        gpu, plan = self.job.gpu, self.way.plan
         if not gpu.sms:
             return 0.0
         gather, reduce = self._collectives
         forward, backward = self._layer["forward"].total, self._layer["backward"].total
         hidden = min(gather, forward) * (plan.shard != "none") + min(reduce, backward)
         if plan.shard == "reshard":
-            hidden = schedule.microbatches * (min(gather, forward) + min(gather + reduce, backward))
+            hidden = self.microbatches * (min(gather, forward) + min(gather + reduce, backward))
         return CHANNELS / gpu.sms * self.job.config.n_layers / plan.pp * hidden
 
     def transfer(self, action: Action) -> float:
@@ -182,42 +196,66 @@ class Stepping:
     @cached_property
     def rough(self) -> float:
         """Seconds of a step, were all stages alike and nothing late: what a search can look at by the thousand."""
-        pp, m = self.way.plan.pp, self.schedule.microbatches
+        pp, m = self.way.plan.pp, self.microbatches
+        bubble = (pp - 1) / (self.way.plan.virtual * m)
         layers = self.job.config.n_layers / pp
         ends = sum((part.total for part in self._ends.values()), 0.0) / pp
         each = layers * (self._layer["forward"].total + self._layer["backward"].total) + ends
         waits = layers * sum(max(0.0, self.waits(Action(way, -1, 0))) for way in ("forward", "backward"))
         waits /= max(1, self.layers[-1])
-        return m * (each + waits) * (1 + self.schedule.bubble) + self.lost + self.ends + self.optimiser
+        return m * (each + waits) * (1 + bubble) + self.lost + self.ends + self.optimiser
+
+    @cached_property
+    def timeline(self) -> list[Played]:
+        return played(self.schedule, self.seconds, self.transfer, self.earliest)
+
+    @cached_property
+    def step_seconds(self) -> float:
+        more = (self.microbatches - self.schedule.microbatches) * self.busiest
+        ended = max(one.end for one in self.timeline) + more
+        return ended + self.tail(self.timeline) + self.lost + self.ends + self.optimiser
+
+    @cached_property
+    def work(self) -> Parts:
+        """Seconds that the mean rank computes and speaks to its tensor and context ranks."""
+        found = Parts()
+        for stage in range(self.schedule.stages):
+            found += self.compute(Action("forward", stage, 0)) + self.compute(Action("backward", stage, 0))
+        return found * (self.microbatches / self.way.plan.pp)
+
+    @cached_property
+    def late(self) -> float:
+        """How much sooner the pipeline would end if hidden states travelled in no time."""
+        if self.way.plan.pp == 1:
+            return 0.0
+        at_once = played(self.schedule, self.seconds, None, self.earliest)
+        return max(one.end for one in self.timeline) - max(one.end for one in at_once)
 
     def simulate(self) -> Step:
-        job, pp, m = self.job, self.way.plan.pp, self.schedule.microbatches
-        timeline = played(self.schedule, self.seconds, self.transfer, self.earliest)
-        end = max(one.end for one in timeline)
-        late = end - max(one.end for one in played(self.schedule, self.seconds, None, self.earliest)) if pp > 1 else 0.0
-        work = Parts()
-        for stage in range(self.schedule.stages):
-            work += (self.compute(Action("forward", stage, 0)) + self.compute(Action("backward", stage, 0))) * (m / pp)
-        waits = sum(self.waits(one.action) for one in timeline) / pp
-        sharing = self.tail(timeline) + self.lost + self.ends
-        first = self.earliest(Action("forward", 0, 0))
-        bubble = end - late - work.total - waits - first
+        job, seconds, work = self.job, self.step_seconds, self.work
+        waits = sum(self.waits(one.action) for one in self.timeline) / self.way.plan.pp
+        waits *= self.microbatches / self.schedule.microbatches
+        sharing = waits + self.earliest(Action("forward", 0, 0)) + self.tail(self.timeline) + self.lost + self.ends
         parts = {
             "matmul": work.matmul,
             "attention": work.attention,
             "elementwise": work.elementwise,
-            "launches": work.launches,
             "tp": work.tp,
             "cp": work.cp,
-            "dp": sharing + waits + first,
-            "pp": late,
-            "bubble": bubble,
+            "dp": sharing,
+            "pp": self.late,
             "optimiser": self.optimiser,
         }
-        seconds = end + sharing + self.optimiser
-        mfu = job.flops_per_step / (seconds * job.gpus * job.gpu.bf16_flops)
-        rate = job.batch_tokens / seconds / job.gpus
-        return Step(seconds, parts, tuple(timeline), m, mfu, rate, bubble / (end - bubble))
+        parts["bubble"] = max(0.0, seconds - sum(parts.values()))  # below zero by rounding only
+        return Step(
+            seconds=seconds,
+            parts=parts,
+            timeline=tuple(self.timeline),
+            microbatches=self.microbatches,
+            mfu=job.flops_per_step / (seconds * job.gpus * job.gpu.bf16_flops),
+            tokens_per_second=job.batch_tokens / seconds / job.gpus,
+            bubble=parts["bubble"] / (seconds - parts["bubble"]),
+        )
 
 
 def simulate(job: Job, way: Way) -> Step:
