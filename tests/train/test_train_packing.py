@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from train_models import Talk, random_documents, talk, tiny_settings
 
 from herd.errors import InputError, SettingError
+from herd.train.mixture import Mixture
 from herd.train.packing import Row, pack, packed_row, stream_row
-from herd.train.sources import Batches, Mixture, PackedRows, Phases, Shuffled, TokenStream, row_of
+from herd.train.sources import Batches, PackedRows, Phases, Shuffled, TokenStream, row_of
 
 LENGTHS = st.lists(st.integers(1, 32), min_size=1, max_size=60)
 
@@ -132,6 +133,41 @@ def test_a_mixture_has_exact_counts_and_gives_every_source_in_its_own_order(weig
         mine = [index for name, index in rows if name == source]
         assert mine == list(range(len(mine)))
         assert abs(len(mine) - 400 * weight / sum(weights)) <= 2
+
+
+@given(st.lists(st.tuples(st.integers(1, 90), st.lists(st.floats(0, 1), min_size=3, max_size=3)), max_size=4))
+def test_a_mix_that_changes_goes_on_in_every_source_where_it_was(changes):
+    changes = [(row, [*weights[:2], weights[2] + 0.1]) for row, weights in dict(changes).items()]
+    mixture = Mixture([_Counting(n) for n in range(3)], [3, 2, 1], period=30, changes=sorted(changes))
+    rows = [row_of(mixture, n) for n in range(200)]
+    for source in range(3):
+        mine = [index for name, index in rows if name == source]
+        assert mine == list(range(len(mine)))
+    for n in (0, 17, 60, 200):
+        assert mixture.taken(n).tolist() == [sum(name == source for name, _ in rows[:n]) for source in range(3)]
+    last = [row for row, _ in sorted(changes)][-1:] or [0]
+    weights = dict(changes).get(last[0], [3, 2, 1])
+    period = [name for name, _ in rows[last[0] : last[0] + 30]]
+    for source in range(3):  # a whole period has the last mix exactly
+        assert abs(period.count(source) - 30 * weights[source] / sum(weights)) <= 1
+
+
+@pytest.mark.parametrize("changes", [[(0, [1, 1])], [(5, [1, 1]), (5, [1, 2])], [(3, [1])], [(3, [0, 0])]])
+def test_changes_that_cannot_be_are_refused(changes):
+    with pytest.raises(SettingError):
+        Mixture([_Counting(0), _Counting(1)], [1, 1], changes=changes)
+
+
+@given(st.lists(st.integers(1, 150), max_size=3), st.integers(1, 60))
+def test_shuffled_rows_cross_no_border(borders, block):
+    class Plain:
+        def index(self, number: int) -> int:
+            return number
+
+    rows = Shuffled(Plain(), 3, block, borders)
+    order = [rows.index(n) for n in range(200)]
+    for border in borders:
+        assert sorted(order[:border]) == list(range(border))
 
 
 def test_a_mixture_is_spread_evenly():

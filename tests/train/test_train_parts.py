@@ -15,12 +15,13 @@ from train_models import random_documents, talk, tiny_model, tiny_settings
 
 from herd.errors import SettingError
 from herd.train.batch import WHOLE, Batch, BatchSource, Part
+from herd.train.mixture import Mixture
 from herd.train.objectives.distillation import Distillation
 from herd.train.objectives.dpo import DirectPreference
 from herd.train.objectives.language_modelling import LanguageModelling
 from herd.train.objectives.reward import RewardModel, RewardObjective
 from herd.train.pairs import PairBatches, Preference
-from herd.train.sources import Batches, FixedBatches, Mixture, PackedRows, Phases, Shuffled, TokenStream, row_of
+from herd.train.sources import Batches, FixedBatches, PackedRows, Phases, Shuffled, TokenStream, row_of
 from herd.train.teacher import TaughtRows, TeacherTopK, crc_of
 
 LENGTH = 24

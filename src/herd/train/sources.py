@@ -6,6 +6,7 @@ the microbatches of a step of them. A resumed run needs no state of the loader.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -80,17 +81,24 @@ class Shuffled:
     """The rows of another source, permuted within blocks of `block` rows.
 
     A long document fills many rows of a `TokenStream` in a row; without this a small batch can be all one document.
+    No row crosses a border: the first n rows are the other source's first n, for every n of `borders`, so that what
+    was read up to there can be told in one number.
     """
 
-    def __init__(self, rows: RowSource, seed: int, block: int = 2048) -> None:
-        self.rows, self.seed, self.block = rows, seed, block
+    def __init__(self, rows: RowSource, seed: int, block: int = 2048, borders: Sequence[int] = ()) -> None:
+        self.rows, self.seed, self.block, self.borders = rows, seed, block, sorted({0, *borders})
         self._orders: dict[int, Ints] = {}
 
     def index(self, number: int) -> int:
-        block, place = divmod(number, self.block)
-        if block not in self._orders:
-            self._orders = {block: permutation(self.block, self.seed, block)}
-        return self.rows.index(block * self.block + int(self._orders[block][place]))
+        at = bisect_right(self.borders, number) - 1
+        begin = self.borders[at]
+        block, place = divmod(number - begin, self.block)
+        first = begin + block * self.block
+        if first not in self._orders:
+            end = self.borders[at + 1] if at + 1 < len(self.borders) else first + self.block
+            order = permutation(min(self.block, end - first), self.seed, block, begin)
+            self._orders = {first: order}
+        return self.rows.index(first + int(self._orders[first][place]))
 
     def at(self, index: int) -> Row:
         return self.rows.at(index)
@@ -119,36 +127,6 @@ class PackedRows:
 
     def at(self, index: int) -> Row:
         return packed_row([self.sequences[i] for i in self.bins[index]], self.seq_len, self.pad)
-
-
-class Mixture:
-    """Rows of several sources by weight, spread evenly, in counts that are exact.
-
-    Of every `period` rows source s gives round(weight_s * period) (largest remainders), in a fixed interleaving.
-    """
-
-    def __init__(self, sources: Sequence[RowSource], weights: Sequence[float], period: int = 1000) -> None:
-        if len(sources) != len(weights) or not sources or min(weights) < 0 or sum(weights) <= 0:
-            raise SettingError(f"{len(sources)} sources cannot be mixed by the weights {list(weights)}")
-        shares = np.asarray(weights, np.float64) / sum(weights) * period
-        counts = np.floor(shares).astype(np.int64)
-        counts[np.argsort(counts - shares, kind="stable")[: period - counts.sum()]] += 1
-        self.sources, self.counts, self.period = list(sources), counts, period
-        # The j-th of n rows of a source stands at (j + 1/2) / n of the period: as even as can be.
-        places = np.concatenate([(np.arange(n) + 0.5) / max(n, 1) for n in counts])
-        self._order = np.repeat(np.arange(len(counts)), counts)[np.argsort(places, kind="stable")]
-        self._rank = np.zeros(period, np.int64)
-        for source in range(len(counts)):
-            mine = self._order == source
-            self._rank[mine] = np.arange(int(mine.sum()))
-
-    def index(self, number: int) -> int:
-        return number
-
-    def at(self, index: int) -> Row:
-        cycle, place = divmod(index, self.period)
-        source = int(self._order[place])
-        return row_of(self.sources[source], cycle * int(self.counts[source]) + int(self._rank[place]))
 
 
 @dataclass(frozen=True)
