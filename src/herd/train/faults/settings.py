@@ -1,0 +1,27 @@
+"""What is looked for while several processes train. One process is watched by nobody and pays nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from herd.config import need
+
+
+@dataclass(frozen=True)
+class FaultSettings:
+    """Nothing here changes a weight: a run may be resumed with others. All numbers are herd's choice."""
+
+    hang_seconds: float = 600.0  # a rank that moves this long by nothing hangs: above any one micro-batch; 0 is never
+    look_seconds: float = 0.1  # between two looks at what the main thread does; beats go out much more seldom
+    # Steps between comparisons of what ranks hold alike; before every checkpoint they are compared anyway, so that none
+    # is written of weights that ranks disagree on. 0 is only then.
+    compare_every: int = 100
+    slow_factor: float = 1.3  # a rank that works this many times as long as the middle one is reported; 0 is never
+    slow_window: int = 20  # steps that a report is made of
+
+    def __post_init__(self) -> None:
+        for name in ("hang_seconds", "compare_every"):
+            need(self, name, getattr(self, name) >= 0, "0 or more")
+        need(self, "look_seconds", self.look_seconds > 0, "more than 0")
+        need(self, "slow_factor", self.slow_factor == 0 or self.slow_factor > 1, "0 (off) or more than 1")
+        need(self, "slow_window", self.slow_window >= 1, "1 or more")
