@@ -53,13 +53,15 @@ def _of_rank(job: Job, way: Way, rank: int) -> Memory:
     schedule = way.schedule(job)
     held = sum(layers[stage] for stage in schedule.stages_of(rank))
     ends = config.embedding_parameters() / plan.tp
-    numbers = held * matrices + ends * ((rank == 0) + (rank == plan.pp - 1))
+    first, last = rank == 0, rank == plan.pp - 1
+    tied = config.tie_embeddings and plan.pp == 1
+    numbers = held * matrices + ends * (first + last - tied) + config.dim * last
     copies = 0.0 if wide == 4 else wide * {"keep": numbers, "none": numbers, "reshard": 0.0}[plan.shard]
     whole = {"keep": numbers, "none": numbers, "reshard": 0.0}[plan.shard]
     shard = numbers / plan.shards
     passing = 0.0 if plan.shards == 1 else 2 * matrices * (wide + 4)  # two layers gathered, two reduced
     alive = peak_layers(schedule, layers, rank) * kept_numbers(costs) * costs.n * wide
-    logits = 3 * 4 * min(_CHUNK, costs.n) * config.vocab_size / plan.tp if rank == plan.pp - 1 else 0.0
+    logits = 3 * 4 * min(_CHUNK, costs.n) * config.vocab_size / plan.tp if last else 0.0
     return Memory(
         parameters=4 * shard + copies,
         gradients=4 * (shard if plan.shards > 1 else 0.0) + 4 * whole,
