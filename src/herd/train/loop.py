@@ -12,6 +12,7 @@ the same run as in one process, up to rounding. What the loop does is the same; 
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -21,14 +22,18 @@ from torch import Tensor, nn
 
 from herd.config import to_plain
 from herd.devices import memory_errors
-from herd.errors import InputError, SettingError
+from herd.errors import HerdError, InputError, SettingError
 from herd.progress import Progress, Silent
 from herd.train.averaging import WeightAverage
 from herd.train.batch import Batch, BatchSource
 from herd.train.checkpoints import Checkpoints, Saved
+from herd.train.faults.attend import attend
+from herd.train.faults.causes import CorruptWeights
+from herd.train.faults.settings import FaultSettings
 from herd.train.guards import Guard
 from herd.train.history import History, StepRecord, TrainResult
-from herd.train.interrupts import Interrupts
+from herd.train.hooks import Hook
+from herd.train.interrupts import Interrupts, Stopped
 from herd.train.objectives.language_modelling import LanguageModelling
 from herd.train.objectives.terms import Objective
 from herd.train.run_state import RunState, model_files
@@ -58,6 +63,7 @@ def train(
     tokenizer: SavesFiles | None = None,
     mesh: Mesh | None = None,
     weights: Iterable[tuple[str, Tensor]] | None = None,
+    faults: FaultSettings | None = None,
 ) -> TrainResult:
     """Train `model` in place for `settings.steps` updates; `folder` holds history and checkpoints.
 
@@ -65,26 +71,47 @@ def train(
     `tokenizer` lies in the checkpoints, each of which `herd convert` makes a model folder of.
     On a mesh `model` may be on the meta device: `weights` are then its parameters, one after the other, of which each
     process keeps its share, and what was learnt is in the checkpoints only. A model that has values gets its own back.
+    `faults`: what is looked for on a mesh (docs/faults.md).
     Raises TrainingError (not finite, spike), StorageError (disk full), DeviceError (out of memory), ArtifactError (no
-    usable checkpoint), SettingError (a checkpoint of another run), KeyboardInterrupt after Ctrl-C, with a checkpoint.
+    usable checkpoint), SettingError (a checkpoint of another run), Stopped (a KeyboardInterrupt) after Ctrl-C or
+    SIGTERM, with a checkpoint.
     """
     with memory_errors(less_memory(settings)):
         worker = _worker(model, objective, settings, mesh, weights)
         said = (progress or Silent()) if worker.is_first else Silent()
-        run = _Run(model, worker, objective, source, settings, Path(folder), said, validate, tokenizer)
+        hook = worker.hook = attend(Path(folder), worker, faults or FaultSettings(), said)
+        error: BaseException | None = None
         try:
-            with Interrupts() as interrupts:
-                while run.step < settings.steps:
-                    run.one_step(interrupts)
-                    if run.asked_to_stop or (worker.world == 1 and interrupts.asked):
-                        run.save_checkpoint()
-                        run.checkpoints.wait()
-                        raise KeyboardInterrupt
-                    run.save_checkpoint_if_due()
-            return run.finish()
+            run = _Run(model, worker, objective, source, settings, Path(folder), said, validate, tokenizer)
+            try:
+                return _through(run, settings)
+            finally:
+                run.history.close()
+                run.checkpoints.close(run.progress)
+        except BaseException as stopped:
+            error = stopped
+            raise
         finally:
-            run.history.close()
-            run.checkpoints.close(run.progress)
+            hook.end(error)
+
+
+def _through(run: _Run, settings: TrainSettings) -> TrainResult:
+    """All steps that are left, and the end."""
+    run.hook.begin(run.step)
+    try:
+        with Interrupts() as interrupts:
+            while run.step < settings.steps:
+                run.one_step(interrupts)
+                if run.asked_to_stop or (run.worker.world == 1 and interrupts.asked):
+                    run.save_checkpoint()
+                    run.checkpoints.wait()
+                    raise Stopped(interrupts.signal)
+                run.save_checkpoint_if_due()
+        return run.finish()
+    except CorruptWeights as error:
+        if error.at_rest:
+            run.forget_checkpoint()
+        raise
 
 
 def less_memory(settings: TrainSettings) -> str:
@@ -130,8 +157,9 @@ class _Run:
         progress: Progress,
         validate: Validate | None,
         tokenizer: SavesFiles | None = None,
-    ) -> None:
+        ) -> None:
         self.worker, self.objective, self.source, self.settings = worker, objective, source, settings
+        self.hook: Hook = worker.hook
         self.folder, self.progress, self.validate, self.device = folder, progress, validate, worker.device
         self.step = self.tokens = self.saved_at = 0
         self.seconds = 0.0
@@ -148,15 +176,22 @@ class _Run:
     def one_step(self, interrupts: Interrupts) -> None:
         """One optimiser update: forward and backward of every microbatch, mean, clip, AdamW, averaging."""
         started = time.perf_counter()
+        self.hook.enter("reading the batch")
         batches = self.source.batch(self.step, self.worker.part)
         number = self.step + 1
-        loss, count, metrics = self._forward_backward(batches, interrupts)
+        own_loss, loss, count, metrics = self._forward_backward(batches, interrupts)
+        self.hook.enter("the gradient norm")
         norm = self.worker.mean_and_clip(count)
         trouble = self.guard.trouble(number, loss, norm)
         if trouble:
-            raise self.guard.stop(trouble, number, batches, self.folder, self.worker.rank)
+            self._keep_failed(number)
+            raise self.guard.stop(
+                trouble, number, batches, self.folder, self.worker.rank, ranks=self.hook.blame(own_loss)
+            )
         self.guard.accept(loss)
         lr = lr_at(self.settings, number)
+        self.hook.enter("the update")
+        self.hook.before_update(number)
         self.checkpoints.staged()
         self.optimiser.step(lr)
         self.step = number
@@ -166,13 +201,20 @@ class _Run:
         self.tokens, self.seconds = self.tokens + n_tokens, self.seconds + took
         if self.settings.validate_every and number % self.settings.validate_every == 0 and number < self.settings.steps:
             metrics |= self._validation()
-        self.history.append(StepRecord(number, self.tokens, loss, lr, norm, n_tokens / took, metrics))
+        record = StepRecord(number, self.tokens, loss, lr, norm, n_tokens / took, metrics)
+        self.history.append(record)
+        self.hook.after_step(record)
         facts = {"loss": loss, "lr": lr, "tokens/s": n_tokens / took}
         self.progress.update(number, self.settings.steps, "steps", facts)
 
-    def _forward_backward(self, batches: list[Batch], interrupts: Interrupts) -> tuple[float, float, dict[str, float]]:
-        """Summed gradients on the masters; mean loss, count, mean metrics; what is to be done after the step."""
+    def _forward_backward(
+        self, batches: list[Batch], interrupts: Interrupts
+    ) -> tuple[float, float, float, dict[str, float]]:
+        """Summed gradients on the masters; this process's loss, the mean loss, count, mean metrics; what is to be done
+        after the step."""
+        self.hook.enter("forward and backward")
         own, names = summed(self.worker.forward_backward(batches, self.objective))
+        self.hook.enter("agreeing on the loss")
         seconds = self.settings.checkpoint_every_seconds
         late = bool(seconds) and self.worker.is_first and time.monotonic() - self.saved_clock >= seconds
         # All processes must do the same, so what one knows (a signal, the clock, a full disk) goes with the sums.
@@ -184,7 +226,7 @@ class _Run:
                 f"nothing to learn in step {self.step + 1}: no {self.objective.unit[:-1]} counts",
                 mend="check the loss mask of the data: `herd inspect dialogue FILE` shows it",
             )
-        return total / count, count, {name: value / count for name, value in zip(names, sums, strict=True)}
+        return own[0], total / count, count, {name: value / count for name, value in zip(names, sums, strict=True)}
 
     def _enter_average(self) -> None:
         every, annealing = self.settings.average_every, self.settings.anneal_steps
@@ -193,6 +235,7 @@ class _Run:
             self.average.add(self.worker.model)
 
     def _validation(self) -> dict[str, float]:
+        self.hook.enter("validation")
         return dict(self.validate(self.worker.trained)) if self.validate else {}
 
     def finish(self) -> TrainResult:
@@ -200,6 +243,7 @@ class _Run:
         if self.settings.checkpoint_every_steps or self.settings.checkpoint_every_seconds:
             self.save_checkpoint()
         self.checkpoints.wait()
+        self.hook.enter("the end")
         self.average.copy_to(self.worker.model)
         validated = self._validation()
         self.worker.finish()
@@ -220,7 +264,31 @@ class _Run:
         """Begin to write `checkpoints/step-N`, unless this step has one."""
         if self.saved_at == self.step:
             return
-        state = {
+        self.hook.before_checkpoint(self.step)
+        state = self._state()
+        self.checkpoints.save(self.step, self._held().tensors(), state, self.small_files)
+        self.saved_at, self.saved_clock = self.step, time.monotonic()
+
+    def forget_checkpoint(self) -> None:
+        """Remove the checkpoint of the last step: its weights may have changed by themselves."""
+        self.checkpoints.wait()
+        if self.worker.is_first and self.saved_at == self.step:
+            shutil.rmtree(self.checkpoints.folder / f"step-{self.step}", ignore_errors=True)
+            self.progress.note(f"checkpoint step-{self.step} is not used: its weights cannot be trusted")
+
+    def _keep_failed(self, number: int) -> None:
+        """The weights that step `number` failed with, for `herd debug nan`; no run goes on from them."""
+        kept = Checkpoints(self.folder / "failed", keep=1)
+        try:
+            kept.save(number - 1, self._held().weights(), self._state(), self.small_files)
+            kept.wait()
+        except HerdError as error:  # the step's own error is the one to be told
+            self.progress.note(f"the weights of the failed step are not kept: {error.message}")
+        finally:
+            kept.close(self.progress)
+
+    def _state(self) -> dict[str, object]:
+        return {
             "step": self.step,
             "tokens": self.tokens,
             "seconds": self.seconds,
@@ -230,8 +298,6 @@ class _Run:
             "device": self.device.type,
             "settings": to_plain(self.settings),
         }
-        self.checkpoints.save(self.step, self._held().tensors(), state, self.small_files)
-        self.saved_at, self.saved_clock = self.step, time.monotonic()
 
     def _held(self) -> RunState:
         return RunState(self.optimiser, self.average, self.device, self.checkpoints.ranks.rank)

@@ -39,15 +39,18 @@ class RunState:
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it, by name; the run's own memory, not copies."""
-        masters = {f"model.{name}": param for name, param in self.optimiser.masters.items()}
         moments = {f"optimiser.{name}": moment for name, moment in self.optimiser.moments()}
         means = {f"average.{name}": mean for name, mean in self.average.mean.items()}
         drawn = {f"rng.{self.rank}.{kind}": state for kind, state in rng.states(self.device).items()}
-        return {**masters, **moments, **means, **drawn}
+        return {**self.weights(), **moments, **means, **drawn}
+
+    def weights(self) -> dict[str, Tensor]:
+        """What is trained alone."""
+        return {f"model.{name}": param for name, param in self.optimiser.masters.items()}
 
     def restore(self, saved: Saved) -> None:
         """Put back what a checkpoint holds. ArtifactError for one of a model of another shape."""
-        masters = {f"model.{name}": param for name, param in self.optimiser.masters.items()}
+        masters = self.weights()
         saved.check_shapes("model", {name: tuple(param.shape) for name, param in masters.items()})
         moments = self.optimiser.empty_moments(lambda name: f"optimiser.{name}" in saved.shapes)
         self.average.begin(int(saved.state["average_count"]), self.optimiser.masters)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from herd.devices import device_of
 from herd.train.batch import WHOLE, Batch, Part
+from herd.train.hooks import Hook
 from herd.train.objectives.terms import LossTerms, Objective
 from herd.train.optimiser import Optimiser
 from herd.train.settings import TrainSettings
@@ -32,6 +33,7 @@ class Worker:
     part: Part = WHOLE
     world = 1
     rank = 0
+    hook: Hook = Hook()
 
     def __init__(self, model: nn.Module, settings: TrainSettings) -> None:
         self.model, self.settings, self.device = model, settings, device_of(model)

@@ -84,9 +84,10 @@ class Attendance(Hook):
             lost = [record for record in self.records if record.step > step]
             kept = [record.tokens for record in self.records if record.step <= step]
             self.log.interrupted(self.before, step, step_seconds(lost, kept[-1] if kept else 0))
-            ranks = ", ".join(map(str, self.before.ranks))
-            where = f" (rank {ranks})" if self.worker.world > 1 else ""
-            self.progress.note(f"the run had stopped at step {self.before.step}: {self.before.cause.name}{where}")
+            if self.worker.world > 1:  # one process's end is on its terminal
+                ranks = ", ".join(map(str, self.before.ranks))
+                cause = f"{self.before.cause.name} (rank {ranks})"
+                self.progress.note(f"the run had stopped at step {self.before.step}: {cause}")
 
     def after_step(self, record: StepRecord) -> None:
         self.step = record.step

@@ -59,6 +59,7 @@ class Together(Hook):
 
     def after_step(self, record: StepRecord) -> None:
         self.step = record.step
+        self.enter("looking after the step")
         self.plain.after_step(record)
         every = self.settings.compare_every
         if every and self.step % every == 0:

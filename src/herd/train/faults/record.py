@@ -180,7 +180,7 @@ def _whole(part_BTX: Tensor, batch: Batch, name: str, config: LlamaConfig, mesh:
     return part_BTX
 
 
-def _of_all(tensor: Tensor, group: dist.ProcessGroup) -> Sequence[Tensor]:
+def _of_all(tensor: Tensor, group: dist.ProcessGroup) -> list[Tensor]:
     parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size(group))]
     dist.all_gather(parts, tensor.contiguous(), group=group)
     return parts

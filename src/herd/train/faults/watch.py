@@ -54,7 +54,8 @@ class Watch:
 
     def stop(self) -> None:
         self._over.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def enter(self, step: int, phase: str) -> None:
         self._step, self._phase = step, phase

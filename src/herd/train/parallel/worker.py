@@ -63,13 +63,16 @@ class MeshWorker(Worker):
         if self.pipeline is not None:
             found = self.pipeline.run(shares, share)
         else:
-            found = [self._one(batch, share, last=batch is shares[-1]) for batch in shares]
+            found = [self._one(number, batch, share, len(shares)) for number, batch in enumerate(shares, 1)]
+        self.hook.enter("reducing gradients")
         self._reduce()
         return found
 
-    def _one(self, batch: Batch, objective: Objective, last: bool) -> LossTerms:
+    def _one(self, number: int, batch: Batch, objective: Objective, of: int) -> LossTerms:
+        self.hook.enter(f"forward of microbatch {number} of {of}")
         terms = objective.terms(self.optimiser.compute, batch)
-        before_backward(self.roots[0], last, self.mesh.plan.shard)
+        self.hook.enter(f"backward of microbatch {number} of {of}")
+        before_backward(self.roots[0], number == of, self.mesh.plan.shard)
         terms.total.backward()  # type: ignore[no-untyped-call]
         self.optimiser.collect()
         return detached(terms)
@@ -77,6 +80,8 @@ class MeshWorker(Worker):
     def _reduce(self) -> None:
         """The gradients of the step: summed over all ranks that have a parameter."""
         masters = self.optimiser.masters
+        if not self.sharded:
+            self.hook.own_gradients({name: one.grad for name, one in masters.items() if one.grad is not None})
         if self.mesh.plan.tp > 1 and not self.sharded:
             for parameter in masters.values():
                 settle_partial(parameter)
