@@ -42,7 +42,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x [..., D] over its root mean square, times weight [D]."""
     x = _rows(x)
     out = torch.empty_like(x)
-    _run(NORM, norm_call(x, None, weight, eps, out), x)
+    run(NORM, norm_call(x, None, weight, eps, out), x)
     return out
 
 
@@ -50,14 +50,14 @@ def add_rms_norm(x: Tensor, y: Tensor, weight: Tensor, eps: float) -> tuple[Tens
     """x + y, which takes x's place, and its `rms_norm`."""
     x, y = _rows(x), _rows(y)
     out = torch.empty_like(x)
-    _run(NORM, norm_call(x, y, weight, eps, out), x)
+    run(NORM, norm_call(x, y, weight, eps, out), x)
     return x, out
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, all of one shape; it takes gate's place: fresh memory costs more than the work."""
     gate, up = _rows(gate), _rows(up)
-    _run(SWIGLU, swiglu_call(gate, up), gate)
+    run(SWIGLU, swiglu_call(gate, up), gate)
     return gate
 
 
@@ -78,7 +78,7 @@ def rotate_into(
     call = rotate_call(q_NHK, k_NGK, v_NGK, pages)
     check_angles(cos, sin, q_NHK, pages, planned)
     call.cos, call.sin, call.places = cos.data_ptr(), sin.data_ptr(), planned.places_N.ctypes.data
-    _run(ROTATE, call, q_NHK)
+    run(ROTATE, call, q_NHK)
     return q_NHK
 
 
@@ -92,7 +92,7 @@ def summary(logits_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     logits_NV = _rows(logits_NV)
     out_N3 = torch.empty(len(logits_NV), 3)
     width = logits_NV.shape[1]
-    _run(SUMMARY, Elementwise(x=logits_NV.data_ptr(), out=out_N3.data_ptr(), width=width, x_stride=width), logits_NV)
+    run(SUMMARY, Elementwise(x=logits_NV.data_ptr(), out=out_N3.data_ptr(), width=width, x_stride=width), logits_NV)
     return out_N3[:, 0], out_N3[:, 1], out_N3.view(torch.int32)[:, 2].long()
 
 
@@ -179,7 +179,8 @@ def _check(x: Tensor, *others: Tensor | None, weight: Tensor | None = None) -> N
         raise ValueError(f"{tuple(x.shape)} in {x.dtype} and {beside} do not belong together")
 
 
-def _run(kind: int, call: Elementwise, x: Tensor) -> None:
+def run(kind: int, call: Elementwise, x: Tensor) -> None:
+    """`call` on the rows of x, whose sizes somebody has checked."""
     found = kernels()
     assert found is not None, "the library is not there: ask `attention.usable` first"
     rows = x.shape[0] if kind == ROTATE else x.numel() // max(1, x.shape[-1])

@@ -114,6 +114,12 @@ def _load(path: Path) -> ctypes.CDLL:
         *(pointer, size, pointer),  # weight, bytes from row to row, scale
         *(number, ctypes.c_float, pointer),  # quantise, bound, out
     ]
+    library.herd_training.restype = None
+    library.herd_training.argtypes = [number, number, number, size, pointer]  # level, threads, kind, rows, them
+    library.herd_train_attention_able.restype = number
+    library.herd_train_attention_able.argtypes = [number]  # level
+    library.herd_train_attention.restype = number
+    library.herd_train_attention.argtypes = [number, number, pointer]  # threads, backward, it
     library.herd_run_program.restype = ctypes.c_int
     library.herd_run_program.argtypes = [number, number, size, pointer, pointer]  # level, threads, count, them, step
     return library

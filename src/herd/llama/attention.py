@@ -39,6 +39,7 @@ class Layout:
     sin: Tensor
     mask: Tensor | None = None  # True where a query may look: [B, 1, T, S]; plain causal without mask and spans
     spans: list[Span] | None = None  # for the CPU: the documents of packed rows, or short rows in training
+    starts_BT: Tensor | None = None  # where the document of each token begins, if rows are packed
     cache: KVCache | None = None
     positions_BT: Tensor | None = None  # where to write in the cache
     slots: int = 0  # how many slots of the cache to look at; 0: the cache was empty, look at the new tokens

@@ -104,7 +104,7 @@ class Llama(nn.Module):
         starts_BT = document_starts(document_ids_BT)
         cos, sin = self._rotation(steps_1T - starts_BT if positions_BT is None else positions_BT, x_BTD.dtype)
         if x_BTD.device.type == "cpu":
-            return Layout(cos, sin, spans=plan_documents(starts_BT, x_BTD))
+            return Layout(cos, sin, spans=plan_documents(starts_BT, x_BTD), starts_BT=starts_BT)
         return Layout(cos, sin, mask=document_mask(starts_BT))
 
     def _cached_layout(

@@ -12,8 +12,6 @@
 #define PIECE 16                 /* rows that a thread takes at most */
 #define SMALL ((int64_t)1 << 16) /* numbers: less is not worth waking a thread */
 
-pass_level pass_of(int level); /* attention.c */
-
 typedef struct {
     const elementwise *e;
     elementwise_fn work;

@@ -37,7 +37,7 @@ TARGET INLINE void NAME(mix)(const elementwise *e, int64_t begin, int64_t end, c
     for (int64_t n = begin; n < end; n++) {
         const void *gate = (const char *)e->x + n * e->x_stride * bytes;
         const void *up = (const char *)e->y + n * e->y_stride * bytes;
-        void *out = (char *)e->out + n * width * bytes;
+        void *out = (char *)e->out + n * e->x_stride * bytes;
         for (int64_t i = 0; i < width; i += LANES) {
             const VEC v = NAME(part)(gate, type, i, width);
             const INTS none = v < SET1(-87.0f); /* where exp(-v) would be beyond floats */

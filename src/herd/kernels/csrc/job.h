@@ -50,6 +50,8 @@ typedef struct {
     size_t scratch_row; /* and for each row of x */
 } kernel;
 
+INLINE int64_t x_size(enum xtype type) { return type == X_BFLOAT16 ? 2 : 4; }
+
 INLINE float bits_to_float(uint32_t bits) {
     float value;
     memcpy(&value, &bits, 4);

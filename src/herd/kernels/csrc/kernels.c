@@ -9,7 +9,8 @@
 #include <sys/mman.h>
 #endif
 
-#include "job.h"
+#include "pass.h"
+#include "product.h"
 
 #if defined(_WIN32)
 #define EXPORT __declspec(dllexport)
@@ -62,7 +63,10 @@ static kernel kernel_of(int level, enum format format, int exact_in_bf16) {
 /* What the threads share. Each has a range of its own, which it takes piece by piece, for memory is read ahead from one
    piece to the next; then it helps with the ranges of others. */
 typedef struct {
-    const job *j;
+    job j; /* of what all matrices have in common */
+    const product *products;
+    int count;
+    elementwise_fn mix; /* of the results of two matrices where they are done, or NULL */
     kernel kernel;
     int64_t range, piece, end;
     int threads;
@@ -93,15 +97,52 @@ static void prepare_pieces(void *data) {
     const int thread = atomic_fetch_add(&s->thread, 1);
     int done = 0;
     for (piece p; (p = take(s, thread, &done)).end;)
-        s->kernel.prepare(s->j, p.begin, s->scratch + (size_t)thread * s->scratch_bytes);
+        s->kernel.prepare(&s->j, p.begin, s->scratch + (size_t)thread * s->scratch_bytes);
 }
 
+/* Some rows of one matrix. */
+static void rows_of(const shared *s, const product *p, int64_t begin, int64_t end, void *scratch) {
+    job j = s->j;
+    if (begin >= end) return;
+    j.weight = p->weight;
+    j.row_bytes = p->row_bytes;
+    j.weight_scale = p->scale;
+    j.out = p->out;
+    j.n = j.out_stride = p->n;
+    s->kernel.rows(&j, begin, end, scratch);
+}
+
+/* The same rows of two matrices, and what is made of their results while a cache has them. */
+static void mixed_rows(const shared *s, int64_t begin, int64_t end, void *scratch) {
+    const product *gate = s->products, *up = gate + 1;
+    const int64_t size = x_size(s->j.x_type);
+    for (const product *p = gate; p <= up; p++) rows_of(s, p, begin, end, scratch);
+    const elementwise e = {.x = (char *)gate->out + begin * size, .y = (char *)up->out + begin * size,
+                           .out = (char *)gate->out + begin * size, .width = end - begin, .x_stride = gate->n,
+                           .y_stride = up->n, .type = s->j.x_type == X_BFLOAT16 ? BFLOAT16 : FLOAT32};
+    s->mix(&e, 0, s->j.m);
+}
+
+INLINE int64_t whole(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+/* Pieces count the rows of all matrices, those of each up to whole units. */
 static void rows_pieces(void *data) {
     shared *s = data;
     const int thread = atomic_fetch_add(&s->thread, 1);
+    void *scratch = s->scratch + (size_t)thread * s->scratch_bytes;
     int done = 0;
-    for (piece p; (p = take(s, thread, &done)).end;)
-        s->kernel.rows(s->j, p.begin, p.end, s->scratch + (size_t)thread * s->scratch_bytes);
+    for (piece p; (p = take(s, thread, &done)).end;) {
+        if (s->mix) {
+            mixed_rows(s, p.begin, least(p.end, s->products->n), scratch);
+            continue;
+        }
+        for (int i = 0; i < s->count; i++) {
+            const int64_t n = s->products[i].n, rows = whole(n, s->kernel.piece);
+            rows_of(s, s->products + i, p.begin > 0 ? p.begin : 0, least(p.end, n), scratch);
+            p.begin -= rows;
+            p.end -= rows;
+        }
+    }
 }
 
 /* Pieces are whole units, `cuts` of them a range or fewer; 0: as many as there are units. */
@@ -117,8 +158,11 @@ static void run(shared *s, void (*work)(void *), int64_t end, int64_t unit, int6
 }
 
 static void multiply(shared *s, int threads) {
-    run(s, prepare_pieces, s->j->m, s->kernel.columns, 0, s->j->m * s->j->k < FEW ? 1 : threads);
-    run(s, rows_pieces, s->j->n, s->kernel.piece, CUTS, threads);
+    const int64_t unit = s->kernel.piece;
+    int64_t rows = 0;
+    for (int i = 0; i < (s->mix ? 1 : s->count); i++) rows += whole(s->products[i].n, unit);
+    run(s, prepare_pieces, s->j.m, s->kernel.columns, 0, s->j.m * s->j.k < FEW ? 1 : threads);
+    run(s, rows_pieces, rows, unit, CUTS, threads);
 }
 
 #define LARGE ((size_t)1 << 21) /* bytes of a large page */
@@ -151,34 +195,55 @@ static void *part(char **room, size_t bytes) {
     return taken;
 }
 
+/* Room for a product of at most `block` rows of x at a time; NULL where memory is short. */
+static char *lay_out(shared *s, int64_t block, int threads) {
+    const int64_t columns = s->kernel.columns, rows = (block / columns + 2) * columns, k = s->j.k_padded;
+    s->scratch_bytes = lined(SCRATCH + s->kernel.scratch * (size_t)k + s->kernel.scratch_row * (size_t)rows);
+    const size_t of_x = (size_t)(rows * k) * s->kernel.x_bytes, of_scales = (size_t)block * sizeof(float),
+                 of_scratch = s->scratch_bytes * (size_t)threads, of_next = sizeof *s->next * (size_t)threads;
+    char *room = take_room(64 + lined(of_x) + lined(of_scales) + lined(of_next) + of_scratch), *at = room + 64;
+    if (!room) return room;
+    s->next = part(&at, of_next);
+    s->j.x_scale = part(&at, of_scales);
+    s->scratch = part(&at, of_scratch);
+    s->j.prepared = part(&at, of_x);
+    return room;
+}
+
+int multiply_all(int level, int threads, int64_t m, int64_t x_stride, const product *products, int count, int mixed) {
+    const product *first = products;
+    const enum xtype type = (enum xtype)first->x_type;
+    const int64_t k = first->k, size = x_size(type);
+    shared s = {.j = {.x_type = type, .x_stride = x_stride, .quantise = first->quantise, .bound = first->bound, .k = k,
+                      .k_padded = whole(k, GROUP)},
+                .count = count, .mix = mixed ? pass_of(level).elementwise[SWIGLU] : NULL,
+                .kernel = kernel_of(level, (enum format)first->format, first->quantise || type == X_BFLOAT16)};
+    const int64_t block = least(m, s.kernel.most);
+    product now[MOST_TOGETHER];
+    int64_t bytes = 0;
+    for (int i = 0; i < count; i++) bytes += products[i].n * products[i].row_bytes;
+    if (bytes * ((m + 7) / 8) < SMALL || threads < 1) threads = 1;
+    char *room = lay_out(&s, block, threads);
+    if (!room) return 1;
+    s.products = now;
+    for (int64_t row = 0; row < m; row += block) {
+        s.j.m = least(m - row, block);
+        s.j.x = (const char *)first->x + row * x_stride * size;
+        for (int i = 0; i < count; i++) {
+            now[i] = products[i];
+            now[i].out = (char *)products[i].out + row * products[i].n * size;
+        }
+        multiply(&s, threads);
+    }
+    give_room(room);
+    return 0;
+}
+
 /* out [m, n] = x [m, k] W^T in the type of x. `scale` [n] or NULL; `quantise` makes activations e4m3, bounded.
    Returns 0, or 1 where memory is short. The caller has checked every size. */
 EXPORT int herd_linear(int level, int format, int threads, int64_t m, int64_t n, int64_t k, const void *x, int x_type,
                        int64_t x_stride, const void *weight, int64_t row_bytes, const float *scale, int quantise,
                        float bound, void *out) {
-    job j = {.weight = weight, .row_bytes = row_bytes, .weight_scale = scale, .x_type = (enum xtype)x_type,
-             .x_stride = x_stride, .quantise = quantise, .bound = bound, .n = n, .k = k, .out_stride = n};
-    shared s = {.j = &j, .kernel = kernel_of(level, (enum format)format, quantise || x_type == X_BFLOAT16)};
-    const int64_t size = x_type == X_BFLOAT16 ? 2 : 4, columns = s.kernel.columns,
-                  block = m < s.kernel.most ? m : s.kernel.most;
-    const int64_t rows = (block / columns + 2) * columns;
-    j.k_padded = (k + GROUP - 1) / GROUP * GROUP;
-    if (n * row_bytes * ((m + 7) / 8) < SMALL || threads < 1) threads = 1;
-    s.scratch_bytes = lined(SCRATCH + s.kernel.scratch * (size_t)j.k_padded + s.kernel.scratch_row * (size_t)rows);
-    const size_t of_x = (size_t)(rows * j.k_padded) * s.kernel.x_bytes, of_scales = (size_t)block * sizeof(float),
-                 of_scratch = s.scratch_bytes * (size_t)threads, of_next = sizeof *s.next * (size_t)threads;
-    char *room = take_room(64 + lined(of_x) + lined(of_scales) + lined(of_next) + of_scratch), *at = room + 64;
-    if (!room) return 1;
-    s.next = part(&at, of_next);
-    j.x_scale = part(&at, of_scales);
-    s.scratch = part(&at, of_scratch);
-    j.prepared = part(&at, of_x);
-    for (int64_t first = 0; first < m; first += block) {
-        j.m = m - first < block ? m - first : block;
-        j.x = (const char *)x + first * x_stride * size;
-        j.out = (char *)out + first * n * size;
-        multiply(&s, threads);
-    }
-    give_room(room);
-    return 0;
+    const product p = {x, weight, scale, out, n, k, row_bytes, format, x_type, quantise, bound};
+    return multiply_all(level, threads, m, x_stride, &p, 1, 0);
 }

@@ -60,7 +60,7 @@ typedef struct {
 
 /* Elementwise work on rows [begin, end). */
 typedef struct {
-    const void *x, *y;  /* norm: x and what is added to it, or NULL; SwiGLU: gate and up; rotation: queries and keys */
+    const void *x, *y;  /* norm: x and what is added to it, or NULL; SwiGLU: gate and up, out in its strides; rotation: queries and keys */
     const void *weight; /* norm; rotation: values */
     const void *cos, *sin;
     void *out, *sum; /* sum: x + y, or NULL; rotation: out takes the queries */
@@ -84,6 +84,7 @@ typedef struct {
 pass_level portable_pass(void);
 pass_level avx2_pass(void);
 pass_level avx512_pass(void);
+pass_level pass_of(int level);
 int amx_attention(const attention *, attention_level *); /* whether it can, and if so how */
 
 INLINE float scale_of(const float *scale, const span *p, int64_t i) { return scale ? scale[p->slots[i]] : 1.0f; }

@@ -1,5 +1,5 @@
 /* x86 with AVX2, FMA and F16C. */
-#include "pass.h"
+#include "train.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -71,4 +71,5 @@ TARGET INLINE void narrow_bf16(uint16_t *p, __m256 v) {
 #include "vectors.inc.h"
 #include "attention.inc.h"
 #include "elementwise.inc.h"
+#include "train.inc.h"
 #endif

@@ -1,5 +1,5 @@
 /* x86 with AVX512 (F, BW, VL, DQ). */
-#include "pass.h"
+#include "train.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -48,4 +48,5 @@ TARGET INLINE void narrow_bf16(uint16_t *p, __m512 v) {
 #include "vectors.inc.h"
 #include "attention.inc.h"
 #include "elementwise.inc.h"
+#include "train.inc.h"
 #endif

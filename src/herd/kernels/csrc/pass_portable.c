@@ -1,5 +1,5 @@
 /* Any processor: four lanes by the compiler's own vectors, no instructions by name. */
-#include "pass.h"
+#include "train.h"
 
 #define TARGET
 #define NAME(name) portable_##name
@@ -49,3 +49,4 @@ INLINE void narrow_bf16(uint16_t *p, vec4 v) {
 #include "vectors.inc.h"
 #include "attention.inc.h"
 #include "elementwise.inc.h"
+#include "train.inc.h"

@@ -1,6 +1,7 @@
 /* A pass over few rows in one call: the same entry points in the same order as one call each, so the same bits. Between
    two calls from Python a processor forgets enough to lose 60 us, and a layer makes a dozen. */
 #include "pass.h"
+#include "product.h"
 
 #if defined(_WIN32)
 #define EXPORT __declspec(dllexport)
@@ -9,16 +10,6 @@
 #endif
 
 enum operation_kind { PRODUCT, ELEMENTWISE, ATTENTION };
-
-/* out [rows, n] = x [rows, k] W^T, all of it as `herd_linear` takes it; rows of x lie without gaps. */
-typedef struct {
-    const void *x, *weight;
-    const float *scale;
-    void *out;
-    int64_t n, k, row_bytes;
-    int32_t format, x_type, quantise;
-    float bound;
-} product;
 
 typedef struct {
     int32_t kind, what; /* what: enum elementwise_kind */
@@ -37,15 +28,34 @@ typedef struct {
     const int32_t *tables;
 } step;
 
-int herd_linear(int level, int format, int threads, int64_t m, int64_t n, int64_t k, const void *x, int x_type,
-                int64_t x_stride, const void *weight, int64_t row_bytes, const float *scale, int quantise, float bound,
-                void *out);
 void herd_elementwise(int level, int threads, int kind, int64_t rows, const elementwise *e);
 int herd_attention(int level, int threads, const attention *a);
 
-static int run_product(int level, int threads, const product *p, int64_t rows) {
-    return herd_linear(level, p->format, threads, rows, p->n, p->k, p->x, p->x_type, p->k, p->weight, p->row_bytes,
-                       p->scale, p->quantise, p->bound, p->out);
+/* Whether a product may be done together with `first`: of the same activations, which the first one does not change. */
+static int alike(const product *first, const product *p) {
+    return p->x == first->x && p->k == first->k && p->format == first->format && p->x_type == first->x_type &&
+           p->quantise == first->quantise && p->bound == first->bound && first->out != p->x && p->out != p->x;
+}
+
+/* Whether an operation is SwiGLU of the results of two products, in the place of the first. */
+static int mixes(const operation *o, const product *gate, const product *up) {
+    const elementwise *e = &o->of.elementwise;
+    return o->kind == ELEMENTWISE && o->what == SWIGLU && e->x == gate->out && e->out == gate->out &&
+           e->y == up->out && gate->n == up->n;
+}
+
+/* The product at `o`, those after it that may be done with it, and SwiGLU of two; where it goes on. */
+static const operation *run_products(int level, int threads, const operation *o, const operation *end, int64_t rows,
+                                     int *failed) {
+    product together[MOST_TOGETHER];
+    int count = 0;
+    for (; o < end && o->kind == PRODUCT && count < MOST_TOGETHER; o++) {
+        if (count && !alike(together, &o->of.product)) break;
+        together[count++] = o->of.product;
+    }
+    const int mixed = count == 2 && o < end && mixes(o, together, together + 1);
+    *failed = multiply_all(level, threads, rows, together->k, together, count, mixed);
+    return o + mixed;
 }
 
 static int run_elementwise(int level, int threads, int kind, elementwise e, const step *s) {
@@ -69,11 +79,16 @@ static int run_attention(int level, int threads, attention a, const step *s) {
 
 /* Returns 0, or 1 where memory is short: then later operations were not done. The caller has checked every size. */
 EXPORT int herd_run_program(int level, int threads, int64_t count, const operation *operations, const step *s) {
+    const operation *end = operations + count;
     int failed = 0;
-    for (const operation *o = operations; o < operations + count && !failed; o++) {
-        if (o->kind == PRODUCT) failed = run_product(level, threads, &o->of.product, s->rows);
-        else if (o->kind == ELEMENTWISE) failed = run_elementwise(level, threads, o->what, o->of.elementwise, s);
+    for (const operation *o = operations; o < end && !failed;) {
+        if (o->kind == PRODUCT) {
+            o = run_products(level, threads, o, end, s->rows, &failed);
+            continue;
+        }
+        if (o->kind == ELEMENTWISE) failed = run_elementwise(level, threads, o->what, o->of.elementwise, s);
         else failed = run_attention(level, threads, o->of.attention, s);
+        o++;
     }
     return failed;
 }

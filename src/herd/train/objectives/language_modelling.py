@@ -10,9 +10,9 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from herd.llama.loss import chunked_cross_entropy
 from herd.llama.model import Llama
 from herd.train.batch import Batch
+from herd.train.kernels import cross_entropy
 from herd.train.objectives.terms import LossTerms
 
 
@@ -37,7 +37,7 @@ class LanguageModelling:
     def terms(self, model: nn.Module, batch: Batch) -> LossTerms:
         weights_N, targets_N = batch.weights_BT.flatten(), batch.targets_BT.flatten()
         hidden_ND = hidden_states(model, batch)
-        total = chunked_cross_entropy(hidden_ND, output_weight(model), targets_N, weights_N, counted=batch.places())
+        total = cross_entropy(hidden_ND, output_weight(model), targets_N, weights_N, counted=batch.places())
         return LossTerms(total, weights_N.sum())
 
 

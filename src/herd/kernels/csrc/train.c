@@ -1,0 +1,71 @@
+/* The entry points of training: rows, or attention's rows by groups, dealt out to threads. */
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "train.h"
+
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+#define SMALL ((int64_t)1 << 15) /* numbers: less is not worth waking a thread */
+
+static training_level training_of(int level) {
+#if defined(__x86_64__)
+    if (level >= AVX512) return avx512_training();
+    if (level == AVX2) return avx2_training();
+#endif
+    (void)level;
+    return portable_training();
+}
+
+typedef struct {
+    const training *t;
+    training_fn work;
+    int64_t rows;
+    atomic_llong next;
+} shared_rows;
+
+static void chunks(void *data) {
+    shared_rows *s = data;
+    for (int64_t n; (n = atomic_fetch_add(&s->next, CHUNK)) < s->rows;)
+        s->work(s->t, n, n + CHUNK < s->rows ? n + CHUNK : s->rows);
+}
+
+/* The caller has checked every size. */
+EXPORT void herd_training(int level, int threads, int kind, int64_t rows, const training *t) {
+    shared_rows s = {.t = t, .work = training_of(level).work[kind], .rows = rows};
+    const int64_t width = kind == TURN ? t->width * t->heads : t->width;
+    in_parallel(chunks, &s, rows * width < SMALL || rows <= CHUNK ? 1 : threads);
+}
+
+typedef struct {
+    const train_attention *a;
+    void (*work)(const train_attention *, int64_t task, char *scratch);
+    char *scratch;
+    size_t scratch_bytes;
+    atomic_llong next;
+    atomic_int thread;
+} shared_tasks;
+
+static void tasks(void *data) {
+    shared_tasks *s = data;
+    char *scratch = s->scratch + (size_t)atomic_fetch_add(&s->thread, 1) * s->scratch_bytes;
+    for (int64_t n; (n = atomic_fetch_add(&s->next, 1)) < s->a->rows * s->a->groups;) s->work(s->a, n, scratch);
+}
+
+/* Whether this level has attention for training. */
+EXPORT int herd_train_attention_able(int level) { return level == AMX && amx_train_able(); }
+
+/* Returns 0, or 1 where memory is short. The caller has checked every size. */
+EXPORT int herd_train_attention(int threads, int backward, const train_attention *a) {
+    shared_tasks s = {.a = a, .work = backward ? amx_train_backward : amx_train_forward};
+    s.scratch_bytes = (amx_train_scratch(a, backward) + 63) / 64 * 64;
+    s.scratch = aligned_alloc(64, s.scratch_bytes * (size_t)threads);
+    if (!s.scratch) return 1;
+    in_parallel(tasks, &s, threads);
+    free(s.scratch);
+    return 0;
+}

@@ -1,0 +1,117 @@
+"""The compiled kernels in training: norms, SwiGLU, rotations, attention and the loss of a built model on the CPU.
+
+    with compiled(model):          # while it trains; parameters, names and what else is in its layers stay
+        ...
+
+Plain parts of the network take another forward pass over the same parameters, and get their own back at the end: a
+part that somebody replaced (recomputed layers aside, which call the parts inside) is left alone. Where tensors are none
+that the library takes (another device, a cache, a distributed tensor), the plain pass runs. HERD_KERNELS=torch keeps
+the library out. Gradients equal the plain ones within rounding.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from herd.kernels import training
+from herd.kernels.library import kernels
+from herd.llama.attention import Attention, Layout, attend
+from herd.llama.block import FeedForward, RMSNorm
+from herd.llama.loss import chunked_cross_entropy
+
+
+class _RMSNorm(RMSNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and training.usable(x, self.weight):
+            return training.rms_norm(x, self.weight, self.eps)
+        return super().forward(x)
+
+
+class _FeedForward(FeedForward):
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        if not (torch.is_grad_enabled() and training.usable(x_BTD)):
+            return super().forward(x_BTD)
+        gate_BTF, up_BTF = self.gate_proj(x_BTD), self.up_proj(x_BTD)
+        if not training.usable(gate_BTF, up_BTF):
+            return super().forward(x_BTD)
+        out_BTD: Tensor = self.down_proj(training.swiglu(gate_BTF, up_BTF))
+        return out_BTD
+
+
+class _Attention(Attention):
+    def forward(self, x_BTD: Tensor, layout: Layout) -> Tensor:
+        if layout.cache is not None or not (torch.is_grad_enabled() and training.usable(x_BTD)):
+            return super().forward(x_BTD, layout)
+        q_BTHK = self.q_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
+        k_BTGK = self.k_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
+        v_BTGK = self.v_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
+        cos, sin = layout.cos.float(), layout.sin.float()
+        q_BTHK, k_BTGK = training.rotate(q_BTHK, cos, sin), training.rotate(k_BTGK, cos, sin)
+        if training.attends(q_BTHK):
+            mixed_BTHK = training.attention(q_BTHK, k_BTGK, v_BTGK, _starts(x_BTD, layout))
+        else:
+            mixed_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, layout)
+        out_BTD: Tensor = self.o_proj(mixed_BTHK.flatten(2))
+        return out_BTD
+
+
+def _starts(x_BTD: Tensor, layout: Layout) -> Tensor:
+    if layout.starts_BT is None:
+        return torch.zeros(x_BTD.shape[:2], dtype=torch.int32)
+    return layout.starts_BT.to(torch.int32).contiguous()
+
+
+_COMPILED: dict[type[nn.Module], type[nn.Module]] = {
+    RMSNorm: _RMSNorm,
+    FeedForward: _FeedForward,
+    Attention: _Attention,
+}
+
+
+@contextmanager
+def compiled(model: nn.Module) -> Iterator[None]:
+    """Let the plain parts of `model` compute through the library, where there is one."""
+    changed = [part for part in model.modules() if type(part) in _COMPILED] if kernels() is not None else []
+    before = [type(part) for part in changed]
+    for part in changed:
+        part.__class__ = _COMPILED[type(part)]
+    try:
+        yield
+    finally:
+        for part, plain in zip(changed, before, strict=True):
+            part.__class__ = plain
+
+
+def cross_entropy(
+    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, weights_N: Tensor, counted: Tensor | None = None
+) -> Tensor:
+    """`chunked_cross_entropy`, through the library where it takes these tensors."""
+    if not (torch.is_grad_enabled() and training.usable(hidden_ND, weight_VD)):
+        return chunked_cross_entropy(hidden_ND, weight_VD, targets_N, weights_N, counted=counted)
+    if counted is None:
+        counted = weights_N.nonzero().squeeze(1)
+    if counted.numel() < weights_N.numel():
+        hidden_ND, targets_N, weights_N = hidden_ND[counted], targets_N[counted], weights_N[counted]
+    return training.cross_entropy(hidden_ND, weight_VD, targets_N, weights_N)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees below 32 MiB a piece, where the C library is glibc.
+
+    Every step asks for the same activations again. Given back to the system, their pages come back one fault each:
+    30,000 a step of the bench's small shape, a tenth of its time in bfloat16.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # M_MMAP_THRESHOLD, of which 32 MiB is the most; M_TRIM_THRESHOLD, never; M_TOP_PAD
+        for option, value in ((-3, 32 << 20), (-1, -1), (-2, 16 << 20)):
+            mallopt(option, value)
