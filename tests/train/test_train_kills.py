@@ -25,4 +25,5 @@ def test_killed_at_any_call_to_the_disk_or_any_time_a_run_ends_in_the_same_bits(
     assert len(deaths) > 30  # the calls are counted while they happen
     assert deaths[-1]["died"] == "at random times"
     assert [death for death in deaths if death["end"] != "done" or not death["same"]] == []
-    assert [death for death in deaths[:-1] if death["left"] != ["step-6"]] == []
+    kept = (["step-6"], ["step-4", "step-6"])  # killed between the last checkpoint and the removal of the one before
+    assert [death for death in deaths[:-1] if death["left"] not in kept] == []
