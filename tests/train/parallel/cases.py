@@ -84,7 +84,7 @@ def taught(batch: Batch, k: int = 3) -> Batch:
         "teacher_ids_BTk": ids_BTk,
         "teacher_logprobs_BTk": best_BTk,
         "teacher_rest_BT": 1 - best_BTk.exp().sum(-1),
-        "teacher_temperature_host": torch.tensor([1.0]),
+        "teacher_temperature_host": torch.ones(len(batch.tokens_BT)),
     }
     return replace(batch, extras=extras)
 

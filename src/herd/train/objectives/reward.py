@@ -21,6 +21,13 @@ from herd.train.objectives.terms import LossTerms, pair_terms
 from herd.train.pairs import group_by_width
 
 
+class Score(nn.Linear):
+    """One number of a hidden state, in float32 also when the network computes in bfloat16: differences are small."""
+
+    def forward(self, hidden_BD: Tensor) -> Tensor:
+        return F.linear(hidden_BD.float(), self.weight.float())
+
+
 class RewardModel(nn.Module):
     """`forward` scores whole rows: one float32 for each, read off the hidden state of its last token.
 
@@ -30,15 +37,15 @@ class RewardModel(nn.Module):
     def __init__(self, llama: Llama) -> None:
         super().__init__()
         self.llama = llama
-        self.score = nn.Linear(llama.config.dim, 1, bias=False, device=device_of(llama))
+        self.score = Score(llama.config.dim, 1, bias=False, device=device_of(llama))
         nn.init.zeros_(self.score.weight)
 
     def forward(self, tokens_BT: Tensor, last_B: Tensor, positions_BT: Tensor | None = None) -> Tensor:
         """tokens_BT padded on the right, last_B the place of each row's last token -> rewards_B."""
         hidden_BTD = self.llama(tokens_BT, positions_BT=positions_BT)
         hidden_BD = hidden_BTD[torch.arange(len(last_B), device=last_B.device), last_B]
-        # In float32 also when the network computes in bfloat16: differences of rewards are small.
-        return F.linear(hidden_BD.float(), self.score.weight.float()).squeeze(-1)
+        rewards_B1: Tensor = self.score(hidden_BD)
+        return rewards_B1.squeeze(-1)
 
 
 @dataclass(frozen=True)

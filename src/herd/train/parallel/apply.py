@@ -13,11 +13,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 from herd.llama.block import Block
 from herd.train.objectives.terms import Objective
@@ -137,5 +138,14 @@ def _owner(mine: bool, mesh: Mesh) -> int:
 
 
 def _whole(parameter: Tensor) -> Tensor:
-    full = getattr(parameter.detach(), "full_tensor", None)
-    return cast(Tensor, full()).contiguous() if full else parameter.detach().clone()
+    """All of a parameter; an axis at a time, the shards of a tensor rank's part first."""
+    parameter = parameter.detach()
+    if not isinstance(parameter, DTensor):
+        return parameter.clone()
+    if len(parameter.placements) == 2:
+        parameter = parameter.redistribute(placements=[Replicate(), _unstrided(parameter.placements[1])])
+    return parameter.full_tensor().contiguous()
+
+
+def _unstrided(placement: Placement) -> Placement:
+    return Shard(placement.dim) if isinstance(placement, Shard) else placement

@@ -98,6 +98,7 @@ class ParallelPlan:
                 where="plan",
                 mend=f"start it with: torchrun --nproc-per-node {self.world_size} -m herd ...",
             )
+        self._need("precision", self.precision == "dtype" or self.tp == 1, "dtype with tensor ranks (tp)")
         self._divides("tp", config.n_kv_heads, "key/value heads")
         self._divides("tp", config.n_heads, "query heads")
         self._divides("tp", config.ffn_dim, "columns of the feed-forward matrices")

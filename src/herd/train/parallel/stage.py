@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from herd.errors import InputError, SettingError
 from herd.llama.cache import KVCache
 from herd.llama.model import Backbone, Llama
-from herd.train.objectives.reward import RewardModel
+from herd.train.objectives.reward import RewardModel, Score
 
 EMBEDDING = "model.embed_tokens.weight"
 
@@ -95,7 +95,7 @@ class LlamaStage(LlamaPart):
 class _RewardPart(RewardModel):
     """A reward model over a part of a Llama. As the last stage it is called like the whole."""
 
-    def __init__(self, llama: Llama, score: nn.Linear | None) -> None:
+    def __init__(self, llama: Llama, score: Score | None) -> None:
         nn.Module.__init__(self)
         self.llama = llama
         if score is not None:

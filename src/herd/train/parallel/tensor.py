@@ -5,7 +5,7 @@
 As Megatron (Shoeybi et al. 2019; Korthikanti et al. 2022): q, k, v, gate and up are cut by outputs, o and down by
 inputs, embedding and output matrix by the vocabulary. Between a sum and the next norm each rank has its part of the
 tokens: the sum is a reduce-scatter over tokens, and what a norm gives is gathered again. Nothing under `llama/`
-changes: kinds of modules are put before the modules' own classes, whose `weight` is then this rank's part.
+changes: kinds of modules are put before the modules' own classes, and compute with this rank's part.
 
 Every gradient is a share: what a rank's backward gives of a replicated tensor (norm weights, hidden states after the
 last norm) is a part of a sum over the group. So every rank takes 1/TP of the loss (`rows.OneShare`), and the loss over
@@ -23,13 +23,15 @@ from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
+from torch.nn import functional as F
 
 from herd.errors import SettingError
+from herd.llama import fused
 from herd.llama.attention import Attention, Layout, Linear
 from herd.llama.block import FeedForward, RMSNorm
 from herd.llama.cache import KVCache
 from herd.llama.model import Llama
-from herd.train.objectives.reward import RewardModel
+from herd.train.objectives.reward import RewardModel, Score
 from herd.train.parallel.context import become
 from herd.train.parallel.rows import padded, padded_documents
 from herd.train.parallel.stage import network
@@ -110,53 +112,61 @@ def scatter_sum(summand_BTD: Tensor, group: TensorGroup) -> Tensor:
     return own
 
 
-class _Sharded(nn.Module):
-    """A module whose `weight` is this rank's part of a parameter that is cut."""
-
-    tensors: TensorGroup
-
-    @property
-    def weight(self) -> Any:
-        return cast(DTensor, self._parameters["weight"]).to_local()
+def _own(module: nn.Module, *grad: Placement) -> Tensor:
+    """This rank's part of a module's parameter; `grad` says how gradients of the ranks belong together."""
+    weight = cast(DTensor, module._parameters["weight"])
+    return weight.to_local(grad_placements=grad or None)
 
 
-class _RowCut(_Sharded, Linear):  # type: ignore[override]  # `weight` is read only
-    """o and down: this rank's inputs give a summand of the outputs of all tokens."""
-
-    def forward(self, x_BTF: Tensor) -> Tensor:
-        return scatter_sum(super().forward(x_BTF), self.tensors)
-
-
-class _Whole(nn.Module):
-    """A module whose weight every rank has, and whose gradient is a sum over the ranks."""
-
-    tensors: TensorGroup
-
-    @property
-    def weight(self) -> Any:
-        return cast(DTensor, self._parameters["weight"]).to_local(grad_placements=[Partial()])
-
-
-class _GatheringNorm(_Whole, RMSNorm):  # type: ignore[override]
-    """The norm of this rank's tokens, then those of all ranks."""
+class _ColumnCut(Linear):
+    """q, k, v, gate and up: this rank's outputs of all tokens."""
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return gather_tokens(super().forward(x_BTD), self.tensors)
+        return F.linear(x_BTD, _own(self))
 
 
-class _Vocabulary(nn.Module):
-    """An embedding or output matrix whose rows are cut; `weight` acts as the whole one in torch's functions."""
+class _RowCut(Linear):
+    """o and down: this rank's inputs give a summand of the outputs of all tokens."""
 
     tensors: TensorGroup
 
-    @property
-    def weight(self) -> Any:
+    def forward(self, x_BTF: Tensor) -> Tensor:
+        return scatter_sum(F.linear(x_BTF, _own(self)), self.tensors)
+
+
+class _GatheringNorm(RMSNorm):
+    """The norm of this rank's tokens, then those of all ranks."""
+
+    tensors: TensorGroup
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return gather_tokens(fused.rms_norm(x_BTD, _own(self, Partial()), self.eps), self.tensors)
+
+
+class _CutVocabulary(nn.Module):
+    """An embedding or output matrix whose rows are cut; where the network asks for the whole, it gets what acts so."""
+
+    def dense(self, dtype: torch.dtype) -> Any:
         return VocabularyShard.of(cast(DTensor, self._parameters["weight"]))
 
 
-class _CutVocabulary(_Vocabulary, nn.Embedding):  # type: ignore[override]
+class _CutEmbedding(_CutVocabulary, nn.Embedding):
+    tensors: TensorGroup
+
     def forward(self, tokens_BT: Tensor) -> Tensor:
-        return scatter_sum(super().forward(tokens_BT), self.tensors)
+        return scatter_sum(F.embedding(tokens_BT, self.dense(torch.float32)), self.tensors)
+
+
+class _CutHead(_CutVocabulary, Linear):
+    def forward(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.dense(hidden.dtype))
+
+
+class _SharedScore(Score):
+    """The reward's output, of which every rank has all."""
+
+    def forward(self, hidden_BD: Tensor) -> Tensor:
+        return F.linear(hidden_BD.float(), _own(self, Partial()).float())
 
 
 class _SharedTokens(Llama):
@@ -208,20 +218,20 @@ def parallelise_tensors(model: nn.Module, mesh: DeviceMesh) -> None:
         elif isinstance(module, RMSNorm):
             _cut(module, _GatheringNorm, Replicate(), group)
         elif isinstance(module, nn.Embedding):
-            _cut(module, _CutVocabulary, Shard(0), group)
+            _cut(module, _CutEmbedding, Shard(0), group)
     llama = network(model)
     if "lm_head" in llama._modules:
         _plain(llama.lm_head, "lm_head")
-        _cut(llama.lm_head, _Vocabulary, Shard(0), group)
+        _cut(llama.lm_head, _CutHead, Shard(0), group)
     if isinstance(model, RewardModel) and "score" in model._modules:
-        _cut(model.score, _Whole, Replicate(), group)
+        _cut(model.score, _SharedScore, Replicate(), group)
 
 
 def _cut_layers(module: nn.Module, group: TensorGroup, name: str) -> None:
     for key, layer in module.named_children():
         _plain(layer, f"{name}.{key}")
         if key in _COLUMNS:
-            _cut(layer, _Sharded, Shard(0), group)
+            _cut(layer, _ColumnCut, Shard(0), group)
         else:
             _cut(layer, _RowCut, Shard(1), group)
 
