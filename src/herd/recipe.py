@@ -21,7 +21,8 @@ from herd.paddock.settings import PaddockSettings
 from herd.posttrain.settings import RoundSettings, TeachSettings
 from herd.quantize.settings import Fp8Policy
 from herd.scaling.settings import FitSettings
-from herd.train.settings import TrainSettings
+from herd.train.phases import ContextGates, MixChange
+from herd.train.settings import TrainSettings, prolongable
 
 SMALLEST_VOCABULARY = 512  # what text/tokenizer.py needs; a test holds them equal
 LARGEST_VOCABULARY = 2**20
@@ -119,12 +120,15 @@ class Shape:
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """One model of the family. `pretrain` are phases, each from where the one before ended."""
+    """One model of the family. `pretrain` are phases, each from where the one before ended; `mixes` change what is read
+    on the way, at whatever phase; `gates` say when a long-context phase is done."""
 
     shape: Shape
     pretrain: tuple[TrainSettings, ...]
     seed: int = 0
     init_std: float = 0.02  # of the random start; never published, herd's choice
+    mixes: tuple[MixChange, ...] = ()  # before the first, `mix` of the recipe holds
+    gates: ContextGates | None = None
 
     def __post_init__(self) -> None:
         if not self.pretrain:
@@ -135,6 +139,28 @@ class ModelRecipe:
             raise SettingError(
                 f"a phase trains on {longest} tokens, the shape allows {self.shape.max_seq_len}", where="pretrain"
             )
+        tokens = [change.tokens for change in self.mixes]
+        need(self, "mixes", tokens == sorted(set(tokens)), "changes at ascending tokens")
+        self._check_gates()
+
+    def _check_gates(self) -> None:
+        if not self.gates:
+            return
+        if self.pretrain[0].seq_len > self.gates.short_context:
+            raise SettingError(
+                f"the first phase's rows of {self.pretrain[0].seq_len} tokens are longer than short_context"
+                f" ({self.gates.short_context}): there is nothing to recover to",
+                where="gates.short_context",
+                mend="begin with a phase of short rows, or set gates to null",
+            )
+        for number, phase in enumerate(self.pretrain):
+            gated = self.gates.holds_for(phase.seq_len, phase.anneal_steps)
+            if gated and not prolongable(phase):
+                raise SettingError(
+                    "a long-context phase may be prolonged, and its rates depend on its length",
+                    where=f"pretrain.{number}",
+                    mend="give it schedule=constant or cosine_steps, and keep its checkpoints",
+                )
 
     def tokens(self) -> int:
         return sum(phase.steps * phase.batch_tokens for phase in self.pretrain)
@@ -201,6 +227,7 @@ class Recipe:
     curate: CurateSettings = field(default_factory=CurateSettings)
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
     mix: MixSettings = field(default_factory=MixSettings)
+    streams: Mapping[str, str] = field(default_factory=dict)  # source -> address of token shards that are trained on
     ladder: LadderRecipe | None = field(default_factory=LadderRecipe)
     quantize: Fp8Policy | None = field(default_factory=Fp8Policy)
     suite: SuiteSettings = field(default_factory=SuiteSettings)
@@ -208,6 +235,10 @@ class Recipe:
     device: str = "auto"  # devices.py: where models train and answer; where it runs changes no hash
     at_once: int = 1  # stages that need not one another run so many side by side, each with its share of the threads
     needs: str = ""  # what this recipe takes that a laptop does not have; said by --dry-run and refused otherwise
+
+    def models(self) -> list[ModelRecipe]:
+        """The models of the family that are pre-trained."""
+        return [self.flagship, *([self.small.model] if self.small else [])]
 
     def __post_init__(self) -> None:
         if not 0 <= self.threads <= MOST_THREADS:

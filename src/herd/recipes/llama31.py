@@ -30,6 +30,7 @@ from herd.recipe import (
     SuiteSettings,
     TokenizerSettings,
 )
+from herd.train.phases import ContextGates, MixChange
 from herd.train.settings import TrainSettings
 
 MILLION, BILLION, TRILLION = 10**6, 10**9, 10**12
@@ -70,6 +71,17 @@ def pretraining(peak_lr: float, tokens: int) -> tuple[TrainSettings, ...]:
     anneal_steps = round(40 * BILLION / (16 * 2**20))
     anneal = replace(long[-1], steps=anneal_steps, anneal_steps=anneal_steps, average_every=max(1, anneal_steps // 20))
     return (first, second, third, *long, anneal)
+
+
+def mixes(phases: tuple[TrainSettings, ...]) -> tuple[MixChange, ...]:
+    """Changes of the mix on the way (paper, section 3.4.1: more non-English, more mathematics, newer web pages; 3.4.3:
+    upsampled sources of the highest quality while annealing). Only directions are public: numbers are herd's choice.
+    """
+    sizes = [phase.steps * phase.batch_tokens for phase in phases]
+    return (
+        MixChange(sum(sizes[:2]), {"web": 0.46, "math": 0.27, "code": 0.17, "multilingual": 0.10}),
+        MixChange(sum(sizes[:-1]), {"web": 0.30, "math": 0.35, "code": 0.27, "multilingual": 0.08}),
+    )
 
 
 def _initial(peak_lr: float, batch: int, seq_len: int, tokens: int, offset: int) -> TrainSettings:
@@ -122,10 +134,13 @@ def posttraining() -> PosttrainRecipe:
 
 
 def _recipe(name: str, about: str, shape: Shape, peak_lr: float, tokens: int, gpus: str) -> Recipe:
+    phases = pretraining(peak_lr, tokens)
+    # herd's choice: the paper says that stages end when both gates are open, not by how much they were prolonged
+    gates = ContextGates(more_steps=phases[3].steps // 10)
     return Recipe(
         name=name,
         about=about,
-        flagship=ModelRecipe(shape, pretraining(peak_lr, tokens)),
+        flagship=ModelRecipe(shape, phases, mixes=mixes(phases), gates=gates),
         small=None,
         posttrain=posttraining(),
         documents=DocumentSettings(paddock=None, stdlib_modules=0),

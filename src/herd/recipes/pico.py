@@ -18,7 +18,9 @@ from herd.recipe import (
     SuiteSettings,
     TokenizerSettings,
 )
-from herd.recipes.nano import one_round, rejection, training
+from herd.recipes.nano import SEQ_LEN, one_round, rejection, training
+from herd.train.phases import ContextGates, MixChange
+from herd.train.settings import TrainSettings
 
 
 def _world() -> PaddockSettings:
@@ -37,6 +39,17 @@ def _world() -> PaddockSettings:
     )
 
 
+def _phases() -> tuple[TrainSettings, ...]:
+    """The paper's whole schedule, small: batch and rows grow, a long-context stage, annealing (section 3.4)."""
+    plain = training(160, 4e-3)
+    first = replace(plain, steps=60, batch_tokens=512, cosine_steps=160)
+    second = replace(first, steps=80, batch_tokens=1024, schedule_offset=60)
+    long = replace(
+        plain, steps=12, seq_len=2 * plain.seq_len, peak_lr=4e-4, warmup_steps=0, schedule="constant", cosine_steps=0
+    )
+    return (first, second, long, replace(long, steps=16, anneal_steps=16))
+
+
 def pico() -> Recipe:
     shape = Shape(dim=64, n_layers=4, n_heads=2, n_kv_heads=1, ffn_dim=160, tie_embeddings=True)
     one = one_round(1, 30, 60, 1.0)
@@ -45,11 +58,22 @@ def pico() -> Recipe:
         dpo=DpoSettings(train=training(8, 5e-5), min_pairs=2),
         reward=RewardSettings(train=training(8, 5e-4), start="policy", min_pairs=2),
     )
+    phases = _phases()
     two = replace(one, collect=rejection(60, 0.8, seed=2))
     return Recipe(
         name="pico",
         about="the whole road in under two minutes, with models too small to be good",
-        flagship=ModelRecipe(shape, (training(160, 4e-3, anneal=0.1),), init_std=0.05),
+        flagship=ModelRecipe(
+            shape,
+            phases,
+            init_std=0.05,
+            mixes=(
+                MixChange(60_000, {"paddock": 0.9, "stdlib-docs": 0.06, "stdlib-code": 0.04}),
+                MixChange(sum(p.steps * p.batch_tokens for p in phases[:-1]), {"paddock": 1.0}),
+            ),
+            # Too small to find needles: the gate is asked and lets it pass. Short-context loss has to recover.
+            gates=ContextGates(more_steps=6, times=3, short_context=SEQ_LEN, tolerance=0.02, found=0.0, depths=3),
+        ),
         small=SmallRecipe(
             model=ModelRecipe(replace(shape, dim=32, n_layers=3, n_heads=1, ffn_dim=96), (training(60, 4e-3),), seed=1),
             start=training(40, 2e-3),

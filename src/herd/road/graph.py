@@ -51,6 +51,7 @@ class _Graph:
         self.stages: list[Stage] = []
         self.names: dict[str, Stage] = {}
         self.to_score: dict[str, Stage] = {}
+        self.sources: dict[str, Stage] = {}  # where a model's mix changes on the way
 
     def add(self, name: str, run: str, settings: object, **inputs: Stage) -> Stage:
         stage = Stage(name, f"herd.road.{run}", settings, inputs, VERSIONS.get(run, 1))
@@ -80,6 +81,9 @@ class _Graph:
         shards = self.add("shards", "shards:run", recipe.mix, corpus=corpus, tokenizer=tokenizer)
         self.common = {"tokenizer": tokenizer, **world}
         self.data = {"shards": shards, "tokenizer": tokenizer}
+        if not recipe.streams and any(model.mixes for model in recipe.models()):
+            sources = self.add("source-shards", "source_shards:run", recipe.mix, corpus=corpus, tokenizer=tokenizer)
+            self.sources = {"sources": sources}
         rungs = self.rungs()
         small = self.base("small", recipe.small.model, beside=True) if recipe.small else None
         self.forecast(rungs)
@@ -110,12 +114,11 @@ class _Graph:
         """Pre-training, phase after phase; the last one is `name`-base."""
         stage: Stage | None = None
         add = self.beside if beside else self.add
-        for number, phase in enumerate(model.pretrain):
-            last = number == len(model.pretrain) - 1
+        for settings in road.phases(self.recipe, model):
             before = {"before": stage} if stage else {}
-            settings = road.Pretrain(model.shape, self.recipe.tokenizer.vocab_size, phase, model.seed, model.init_std)
-            label = f"{name}-base" if last else f"{name}-phase-{number + 1}"
-            stage = add(label, "pretrain:run", settings, **self.data, **before)
+            label = f"{name}-base" if settings.phase == settings.phases else f"{name}-phase-{settings.phase}"
+            sources = self.sources if settings.changes else {}
+            stage = add(label, "pretrain:run", settings, **self.data, **sources, **before)
         assert stage is not None
         self.names[f"{name}-base"] = stage
         return stage

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from herd.corpus.settings import ReadSettings
 from herd.hub.settings import HubDataset
 from herd.posttrain.settings import RoundSettings, TeachSettings
-from herd.recipe import MixSettings, Recipe, Shape, SuiteSettings, TokenizerSettings
+from herd.recipe import MixSettings, ModelRecipe, Recipe, Shape, SuiteSettings, TokenizerSettings
 from herd.scaling.ladder import RunPlan
 from herd.scaling.settings import FitSettings
+from herd.train.phases import ContextGates, MixChange
 from herd.train.settings import TrainSettings
 
 
@@ -40,11 +42,19 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Pretrain:
+    """One phase, number `phase` of `phases`. `mix` and `changes` are set where sources are read by themselves."""
+
     shape: Shape
     vocab_size: int
     train: TrainSettings
     seed: int
     init_std: float
+    phase: int = 1
+    phases: int = 1
+    gates: ContextGates | None = None
+    mix: MixSettings | None = None
+    changes: tuple[MixChange, ...] = ()
+    streams: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,27 @@ def flagship_size(recipe: Recipe) -> FlagshipSize:
     )
 
 
+def phases(recipe: Recipe, model: ModelRecipe) -> list[Pretrain]:
+    """A model's pre-training, phase after phase."""
+    alone = bool(model.mixes or recipe.streams)
+    return [
+        Pretrain(
+            model.shape,
+            recipe.tokenizer.vocab_size,
+            phase,
+            model.seed,
+            model.init_std,
+            number,
+            len(model.pretrain),
+            model.gates,
+            recipe.mix if alone else None,
+            model.mixes,
+            recipe.streams,
+        )
+        for number, phase in enumerate(model.pretrain, 1)
+    ]
+
+
 def ladder_run(recipe: Recipe, plan: RunPlan) -> Pretrain:
     """A rung is the flagship's first phase with the plan's shape, length, batch and learning rate."""
     first = recipe.flagship.pretrain[0]
@@ -127,7 +158,9 @@ def ladder_run(recipe: Recipe, plan: RunPlan) -> Pretrain:
         cosine_steps=0,
         anneal_steps=round(first.anneal_steps * share),
     )
-    return Pretrain(shape, recipe.tokenizer.vocab_size, train, plan.seed, recipe.flagship.init_std)
+    mix = recipe.mix if recipe.streams else None
+    vocabulary, std = recipe.tokenizer.vocab_size, recipe.flagship.init_std
+    return Pretrain(shape, vocabulary, train, plan.seed, std, mix=mix, streams=recipe.streams)
 
 
 def allowed_error(recipe: Recipe) -> float:

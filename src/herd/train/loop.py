@@ -38,7 +38,7 @@ from herd.train.objectives.language_modelling import LanguageModelling
 from herd.train.objectives.terms import Objective
 from herd.train.run_state import RunState, model_files
 from herd.train.schedule import lr_at
-from herd.train.settings import TrainSettings
+from herd.train.settings import TrainSettings, prolongable
 from herd.train.worker import Worker, measured, summed
 from herd.weights.stored import SavesFiles
 
@@ -63,11 +63,13 @@ def train(
     tokenizer: SavesFiles | None = None,
     mesh: Mesh | None = None,
     weights: Iterable[tuple[str, Tensor]] | None = None,
+    begin: Path | None = None,
     faults: FaultSettings | None = None,
 ) -> TrainResult:
     """Train `model` in place for `settings.steps` updates; `folder` holds history and checkpoints.
 
     `validate(model)` is called every `settings.validate_every` steps and at the end; its figures enter the history.
+    `begin` holds a checkpoint of an earlier phase: a fresh run takes its weights and AdamW's moments from there.
     `tokenizer` lies in the checkpoints, each of which `herd convert` makes a model folder of.
     On a mesh `model` may be on the meta device: `weights` are then its parameters, one after the other, of which each
     process keeps its share, and what was learnt is in the checkpoints only. A model that has values gets its own back.
@@ -82,7 +84,7 @@ def train(
         hook = worker.hook = attend(Path(folder), worker, faults or FaultSettings(), said)
         error: BaseException | None = None
         try:
-            run = _Run(model, worker, objective, source, settings, Path(folder), said, validate, tokenizer)
+            run = _Run(model, worker, objective, source, settings, Path(folder), said, validate, tokenizer, begin)
             try:
                 return _through(run, settings)
             finally:
@@ -157,7 +159,8 @@ class _Run:
         progress: Progress,
         validate: Validate | None,
         tokenizer: SavesFiles | None = None,
-        ) -> None:
+        begin: Path | None = None,
+    ) -> None:
         self.worker, self.objective, self.source, self.settings = worker, objective, source, settings
         self.hook: Hook = worker.hook
         self.folder, self.progress, self.validate, self.device = folder, progress, validate, worker.device
@@ -170,6 +173,8 @@ class _Run:
         found = self.checkpoints.newest(progress)
         if found:
             self._restore(found)
+        elif begin and (earlier := Checkpoints(begin, keep=1).newest(progress)):
+            self._held().begin_with(earlier)
         self.history = History(folder, keep_until=self.step, writes=worker.is_first)
         self.saved_clock = time.monotonic()
 
@@ -325,6 +330,8 @@ class _Run:
             for name in now
             if before.get(name) != now[name] and name not in _HARMLESS and not name.startswith("checkpoint_")
         ]
+        if prolongable(self.settings) and self.settings.steps > before.get("steps", 0) and "steps" in changed:
+            changed.remove("steps")
         if state["objective"] != self.objective.name:
             changed.append("objective")
         if changed:

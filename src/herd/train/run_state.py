@@ -60,6 +60,14 @@ class RunState:
         rng.restore({name.rpartition(".")[2]: state for name, state in drawn.items()}, self.device)
         self.optimiser.refresh()
 
+    def begin_with(self, saved: Saved) -> None:
+        """Take weights and AdamW's state of an earlier phase of the same model. ArtifactError for another shape."""
+        masters = {f"model.{name}": param for name, param in self.optimiser.masters.items()}
+        saved.check_shapes("model", {name: tuple(param.shape) for name, param in masters.items()})
+        moments = self.optimiser.empty_moments(lambda name: f"optimiser.{name}" in saved.shapes)
+        saved.load({**masters, **{f"optimiser.{name}": moment for name, moment in moments.items()}})
+        self.optimiser.refresh()
+
     def _empty_generators(self, saved: Saved) -> dict[str, Tensor]:
         """This rank's generators; a rank that there was none of goes on with those of rank 0."""
         rank = self.rank if f"rng.{self.rank}.{rng.CPU}" in saved.shapes else 0

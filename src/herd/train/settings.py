@@ -96,3 +96,10 @@ class TrainSettings:
     def rows_per_microbatch(self) -> int:
         """Rows of one forward; the last microbatch of a step may have fewer."""
         return min((self.microbatch_tokens or self.batch_tokens) // self.seq_len, self.rows_per_step)
+
+
+def prolongable(settings: TrainSettings) -> bool:
+    """Whether a run may go on for more steps: no rate depends on the last one, and a checkpoint is kept."""
+    fixed = settings.schedule == "constant" or settings.cosine_steps > 0
+    kept = settings.checkpoint_every_steps or settings.checkpoint_every_seconds
+    return fixed and not settings.anneal_steps and bool(kept)
