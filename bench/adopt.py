@@ -16,20 +16,17 @@ The memory rows are peaks of resident memory as 1/GiB, so that more is better, l
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from bench.adopt_worker import ALPHA, RANK
 from bench.harness import Row, make_row, matrix_rate
+from bench.sides import PEERS, Worker, same
 from bench.train import SHAPE
 from herd.llama.init import init_weights
 from herd.llama.model import Llama
@@ -38,10 +35,7 @@ from herd.weights.lora import attach
 from herd.weights.peft import save_adapter
 from herd.weights.settings import LoraSettings
 
-PEERS = Path(__file__).resolve().parent.parent / ".venv-peers" / "bin" / "python"
 WARM_UP, STEPS = 2, 9
-# How far two losses of one batch may lie apart, relatively: rounding, summed in another order.
-CLOSE = {"float32": 1e-3, "bfloat16": 2e-2}
 CASES = (
     ("lora", "even", "float32"),
     ("lora", "ragged", "float32"),
@@ -55,54 +49,9 @@ CASES = (
 )
 
 
-class _Worker:
-    """One side: `bench/adopt_worker.py` under an interpreter. A line in makes it do a step, a line out tells of it."""
-
-    def __init__(self, python: str, side: str, folder: Path, way: str, data: str, dtype: str) -> None:
-        root = Path(__file__).resolve().parent.parent
-        threads = str(torch.get_num_threads())
-        env = os.environ | {"PYTHONPATH": f"{root}:{root / 'src'}", "OMP_NUM_THREADS": threads}
-        arguments = [python, "-m", "bench.adopt_worker", side, str(folder), way, data, dtype, str(WARM_UP + STEPS)]
-        self.process = subprocess.Popen(
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
-        )
-        self.check: list[float] = self._told()["check"]
-        self.rates: list[float] = []
-        self.losses: list[float] = []
-
-    def step(self) -> None:
-        self._go()
-        told = self._told()
-        self.rates.append(told["rate"])
-        self.losses.append(told["loss"])
-
-    def peak(self) -> float:
-        """MiB of resident memory at the most, after the last step."""
-        self._go()
-        found = float(self._told()["peak_mib"])
-        self.process.wait(60)
-        return found
-
-    def _go(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-
-    def _told(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        for line in self.process.stdout:
-            if line.startswith('{"bench"'):
-                told: dict[str, Any] = json.loads(line)
-                return told
-        raise RuntimeError(f"a side of the benchmark ended: {self.process.stderr.read()[-2000:]}")
-
-
-def same(what: str, ours: Sequence[float], theirs: Sequence[float], dtype: str) -> None:
-    """RuntimeError unless both sides computed the same: a comparison of different work proves nothing."""
-    far = max(abs(a - b) / max(abs(a), abs(b), 1e-9) for a, b in zip(ours, theirs, strict=True))
-    if far > CLOSE[dtype]:
-        raise RuntimeError(f"{what}: herd {list(ours)}, peer {list(theirs)}: {far:.1e} apart, more than rounding")
+def _worker(python: str, side: str, folder: Path, way: str, data: str, dtype: str) -> Worker:
+    steps = str(WARM_UP + STEPS)
+    return Worker([python, "-m", "bench.adopt_worker", side, str(folder), way, data, dtype, steps])
 
 
 def bench_adopt(way: str, data: str, dtype: str) -> list[Row]:
@@ -110,10 +59,11 @@ def bench_adopt(way: str, data: str, dtype: str) -> list[Row]:
     name, peer = f"adopt-{way}-{data}-{dtype}", "TRL" if way == "weights" else "TRL + PEFT"
     with tempfile.TemporaryDirectory() as folder:
         _make(Path(folder), torch.float32 if way == "weights" else getattr(torch, dtype))
-        ours = _Worker(sys.executable, "herd", Path(folder), way, data, dtype)
-        theirs = _Worker(str(PEERS), "trl", Path(folder), way, data, dtype) if PEERS.exists() else None
+        ours = _worker(sys.executable, "herd", Path(folder), way, data, dtype)
+        theirs = _worker(str(PEERS), "trl", Path(folder), way, data, dtype) if PEERS.exists() else None
+        checked = ours.check()
         if theirs is not None:
-            same(f"{name} before the first step", ours.check, theirs.check, dtype)
+            same(f"{name} before the first step", checked, theirs.check(), dtype)
         for _ in range(WARM_UP + STEPS):
             ours.step()
             if theirs is not None:

@@ -117,9 +117,9 @@ def _load(path: Path) -> ctypes.CDLL:
     library.herd_training.restype = None
     library.herd_training.argtypes = [number, number, number, size, pointer]  # level, threads, kind, rows, them
     library.herd_train_attention_able.restype = number
-    library.herd_train_attention_able.argtypes = [number]  # level
+    library.herd_train_attention_able.argtypes = [number, number]  # level, type
     library.herd_train_attention.restype = number
-    library.herd_train_attention.argtypes = [number, number, pointer]  # threads, backward, it
+    library.herd_train_attention.argtypes = [number, number, number, pointer]  # level, threads, backward, it
     library.herd_run_program.restype = ctypes.c_int
     library.herd_run_program.argtypes = [number, number, size, pointer, pointer]  # level, threads, count, them, step
     return library

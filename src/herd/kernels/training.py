@@ -47,6 +47,7 @@ class _Attention(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("q", "k", "v", "starts", "out", "lse", "grad")),
         *((name, ctypes.c_void_p) for name in ("grad_q", "grad_k", "grad_v")),
         *((name, ctypes.c_int64) for name in ("rows", "length", "heads", "groups", "size")),
+        ("type", ctypes.c_int32),
     )
 
 
@@ -59,11 +60,12 @@ def usable(*tensors: Tensor) -> bool:
 
 
 def attends(q_BTHK: Tensor) -> bool:
-    """Whether `attention` takes these queries: bfloat16 and matrix tiles, heads of whole steps of 32."""
+    """Whether `attention` takes these queries: heads of whole steps of 32; in bfloat16 only with matrix tiles."""
     found = kernels()
     _, length, _, size = q_BTHK.shape
-    fits = q_BTHK.dtype == torch.bfloat16 and size % 32 == 0 and size <= 256 and 0 < length <= LONGEST
-    return fits and found is not None and bool(found.library.herd_train_attention_able(found.level))
+    if found is None or size % 32 or size > 256 or not 0 < length <= LONGEST:
+        return False
+    return bool(found.library.herd_train_attention_able(found.level, TYPES[q_BTHK.dtype]))
 
 
 def _run(kind: int, rows: int, width: int, dtype: torch.dtype, **fields: Any) -> None:
@@ -200,9 +202,10 @@ def _attend(q_BTHK: Tensor, k_BTGK: Tensor, backward: bool, **tensors: Tensor) -
         heads=heads,
         groups=k_BTGK.shape[2],
         size=size,
+        type=TYPES[q_BTHK.dtype],
         **told,
     )
-    if found.library.herd_train_attention(found.threads, int(backward), ctypes.byref(call)):
+    if found.library.herd_train_attention(found.level, found.threads, int(backward), ctypes.byref(call)):
         raise MemoryError("no memory for the attention of a training step")
 
 
@@ -210,7 +213,7 @@ def attention(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, starts_BT: Tensor)
     """softmax(q k / sqrt(K)) v of each head; query t of a row looks at keys starts_BT[.., t] (int32) .. t."""
     batch, length, heads, size = q_BTHK.shape
     groups = k_BTGK.shape[2]
-    alike = q_BTHK.dtype == k_BTGK.dtype == v_BTGK.dtype == torch.bfloat16
+    alike = q_BTHK.dtype == k_BTGK.dtype == v_BTGK.dtype
     if not (
         k_BTGK.shape == v_BTGK.shape == (batch, length, groups, size)
         and starts_BT.shape == (batch, length)

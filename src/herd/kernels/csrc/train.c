@@ -43,7 +43,7 @@ EXPORT void herd_training(int level, int threads, int kind, int64_t rows, const 
 
 typedef struct {
     const train_attention *a;
-    void (*work)(const train_attention *, int64_t task, char *scratch);
+    train_attention_fn work;
     char *scratch;
     size_t scratch_bytes;
     atomic_llong next;
@@ -56,13 +56,22 @@ static void tasks(void *data) {
     for (int64_t n; (n = atomic_fetch_add(&s->next, 1)) < s->a->rows * s->a->groups;) s->work(s->a, n, scratch);
 }
 
-/* Whether this level has attention for training. */
-EXPORT int herd_train_attention_able(int level) { return level == AMX && amx_train_able(); }
+/* Whether this level has attention for training in this type. */
+EXPORT int herd_train_attention_able(int level, int type) {
+    return type == FLOAT32 || (type == BFLOAT16 && level == AMX && amx_train_able());
+}
+
+static size_t scratch_of(const train_attention *a, int backward) {
+    if (a->type == BFLOAT16) return amx_train_scratch(a, backward);
+    const size_t size = (size_t)a->size, length = (size_t)(a->length + 31) / 32 * 32;
+    return ((backward ? 6 : 3) * length * size + 4 * 32 * size + 32 * length) * sizeof(float) + 64 * 16;
+}
 
 /* Returns 0, or 1 where memory is short. The caller has checked every size. */
-EXPORT int herd_train_attention(int threads, int backward, const train_attention *a) {
+EXPORT int herd_train_attention(int level, int threads, int backward, const train_attention *a) {
     shared_tasks s = {.a = a, .work = backward ? amx_train_backward : amx_train_forward};
-    s.scratch_bytes = (amx_train_scratch(a, backward) + 63) / 64 * 64;
+    if (a->type == FLOAT32) s.work = training_of(level).attention[backward];
+    s.scratch_bytes = (scratch_of(a, backward) + 63) / 64 * 64;
     s.scratch = aligned_alloc(64, s.scratch_bytes * (size_t)threads);
     if (!s.scratch) return 1;
     in_parallel(tasks, &s, threads);

@@ -28,24 +28,28 @@ enum training_kind { NORM_BACKWARD, SWIGLU_BACKWARD, TURN, LOSS, TRAINING_KINDS 
 
 typedef void (*training_fn)(const training *, int64_t begin, int64_t end);
 
+/* Causal attention within documents: query t of a row looks at keys start[t] .. t. Tasks are rows by groups. */
+typedef struct {
+    const void *q, *k, *v; /* [rows, length, heads, size], k and v [rows, length, groups, size] */
+    const int32_t *starts; /* [rows, length] */
+    void *out;         /* [rows, length, heads, size] */
+    float *lse;        /* [rows, heads, length]: logarithm of the sum of exponentials, to base 2 in bfloat16 */
+    const void *grad;  /* backward: of out */
+    void *grad_q, *grad_k, *grad_v;
+    int64_t rows, length, heads, groups, size;
+    int32_t type;
+} train_attention;
+
+typedef void (*train_attention_fn)(const train_attention *, int64_t task, char *scratch);
+
 typedef struct {
     training_fn work[TRAINING_KINDS];
+    train_attention_fn attention[2]; /* forward, backward; in float */
 } training_level;
 
 training_level portable_training(void);
 training_level avx2_training(void);
 training_level avx512_training(void);
-
-/* Causal attention within documents: query t of a row looks at keys start[t] .. t. Tasks are rows by groups. */
-typedef struct {
-    const uint16_t *q, *k, *v; /* bfloat16 [rows, length, heads, size], k and v [rows, length, groups, size] */
-    const int32_t *starts;     /* [rows, length] */
-    uint16_t *out;             /* forward: [rows, length, heads, size] */
-    float *lse;                /* [rows, heads, length]: log2 of the sum of exponentials, of scores times log2(e) */
-    const uint16_t *grad;      /* backward: of out */
-    uint16_t *grad_q, *grad_k, *grad_v;
-    int64_t rows, length, heads, groups, size;
-} train_attention;
 
 size_t amx_train_scratch(const train_attention *, int backward); /* bytes of a thread */
 void amx_train_forward(const train_attention *, int64_t task, char *scratch);

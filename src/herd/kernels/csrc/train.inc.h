@@ -105,6 +105,9 @@ TARGET static void NAME(loss_rows)(const training *t, int64_t begin, int64_t end
     }
 }
 
+#include "train_attention.inc.h"
+
 training_level NAME(training)(void) {
-    return (training_level){{NAME(norm_backward), NAME(swiglu_backward), NAME(turn_rows), NAME(loss_rows)}};
+    return (training_level){{NAME(norm_backward), NAME(swiglu_backward), NAME(turn_rows), NAME(loss_rows)},
+                            {NAME(attend_forward), NAME(attend_backward)}};
 }

@@ -240,12 +240,12 @@ TARGET void amx_train_forward(const train_attention *a, int64_t task, char *room
     const int64_t from = row * a->length * a->groups * size + group * size;
     const interleave turn = interleaving();
     configure();
-    gather(a->k + from, a->groups * size, a->length, size, k);
-    gather(a->v + from, a->groups * size, a->length, size, v);
+    gather((const uint16_t *)a->k + from, a->groups * size, a->length, size, k);
+    gather((const uint16_t *)a->v + from, a->groups * size, a->length, size, v);
     turned(v, length, size, v_turned);
     const __m512 scale = _mm512_set1_ps(LOG2_E / __builtin_sqrtf((float)size));
     for (int64_t head = group * shared; head < (group + 1) * shared; head++) {
-        gather(a->q + row * a->length * stride + head * size, stride, a->length, size, q);
+        gather((const uint16_t *)a->q + row * a->length * stride + head * size, stride, a->length, size, q);
         for (int64_t first = 0; first < a->length; first += SPAN) {
             const queries seen = queries_at(a, row, first);
             const int64_t count = (first + SPAN - seen.begin) / SPAN;
@@ -281,7 +281,7 @@ TARGET void amx_train_forward(const train_attention *a, int64_t task, char *room
                 _mm512_storeu_ps(tops + 16 * h, top[h]);
             }
             const int64_t left = a->length - first < SPAN ? a->length - first : SPAN;
-            put(columns, size, factor, left, a->out + (row * a->length + first) * stride + head * size, stride);
+            put(columns, size, factor, left, (uint16_t *)a->out + (row * a->length + first) * stride + head * size, stride);
             for (int64_t i = 0; i < left; i++)
                 a->lse[(row * a->heads + head) * a->length + first + i] = tops[i] + __builtin_log2f(sums[i]);
         }
@@ -361,8 +361,8 @@ TARGET void amx_train_backward(const train_attention *a, int64_t task, char *roo
     const int64_t from = row * a->length * a->groups * size + group * size;
     const interleave turn = interleaving();
     configure();
-    gather(a->k + from, a->groups * size, a->length, size, k);
-    gather(a->v + from, a->groups * size, a->length, size, v);
+    gather((const uint16_t *)a->k + from, a->groups * size, a->length, size, k);
+    gather((const uint16_t *)a->v + from, a->groups * size, a->length, size, v);
     turned(k, length, size, k_turned);
     memset(grad_k, 0, 2 * whole);
     memset(grad_v, 0, 2 * whole);
@@ -370,13 +370,13 @@ TARGET void amx_train_backward(const train_attention *a, int64_t task, char *roo
     const __m512 scale = _mm512_set1_ps(LOG2_E * root), factor[2] = {_mm512_set1_ps(root), _mm512_set1_ps(root)};
     for (int64_t head = group * shared; head < (group + 1) * shared; head++) {
         const int64_t at = row * a->length * stride + head * size;
-        gather(a->q + at, stride, a->length, size, q);
-        gather(a->grad + at, stride, a->length, size, grad);
+        gather((const uint16_t *)a->q + at, stride, a->length, size, q);
+        gather((const uint16_t *)a->grad + at, stride, a->length, size, grad);
         for (int64_t first = 0; first < a->length; first += SPAN) {
             const queries seen = queries_at(a, row, first);
             const int64_t count = (first + SPAN - seen.begin) / SPAN, there = a->length - first < SPAN ? a->length - first : SPAN;
             float sums[SPAN], logs[SPAN] = {0};
-            products(a->out + at + first * stride, a->grad + at + first * stride, stride, there, size, sums);
+            products((const uint16_t *)a->out + at + first * stride, (const uint16_t *)a->grad + at + first * stride, stride, there, size, sums);
             memcpy(logs, a->lse + (row * a->heads + head) * a->length + first, (size_t)there * 4);
             const __m512 along[2] = {_mm512_loadu_ps(sums), _mm512_loadu_ps(sums + 16)};
             const __m512 lse[2] = {_mm512_loadu_ps(logs), _mm512_loadu_ps(logs + 16)};
@@ -398,11 +398,11 @@ TARGET void amx_train_backward(const train_attention *a, int64_t task, char *roo
                 }
             }
             mix(k_turned + seen.begin * size, pairs, count, size, columns);
-            put(columns, size, factor, there, a->grad_q + at + first * stride, stride);
+            put(columns, size, factor, there, (uint16_t *)a->grad_q + at + first * stride, stride);
         }
     }
-    narrow(grad_k, a->length, size, root, a->grad_k + from, a->groups * size);
-    narrow(grad_v, a->length, size, 1.0f, a->grad_v + from, a->groups * size);
+    narrow(grad_k, a->length, size, root, (uint16_t *)a->grad_k + from, a->groups * size);
+    narrow(grad_v, a->length, size, 1.0f, (uint16_t *)a->grad_v + from, a->groups * size);
     _tile_release();
 }
 
