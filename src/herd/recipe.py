@@ -162,6 +162,16 @@ class ModelRecipe:
                     mend="give it schedule=constant or cosine_steps, and keep its checkpoints",
                 )
 
+    @property
+    def main_phase(self) -> TrainSettings:
+        """The phase that reads most: what the model's training is like."""
+        return max(self.pretrain, key=lambda phase: phase.steps * phase.batch_tokens)
+
+    @property
+    def annealed(self) -> float:
+        """The share of all tokens that is read while annealing."""
+        return sum(phase.anneal_steps * phase.batch_tokens for phase in self.pretrain) / self.tokens()
+
     def tokens(self) -> int:
         return sum(phase.steps * phase.batch_tokens for phase in self.pretrain)
 

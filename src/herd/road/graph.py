@@ -186,9 +186,9 @@ class _Graph:
 
 
 def ladder_settings(recipe: Recipe) -> LadderSettings:
-    """The ladder in the flagship's terms; its last phase says batch, sequence length and learning rate."""
+    """The ladder in the flagship's terms; its main phase says batch, sequence length and learning rate."""
     assert recipe.ladder is not None
-    phase = recipe.flagship.pretrain[0]
+    phase = recipe.flagship.main_phase
     return LadderSettings(
         flagship=recipe.flagship.shape.config(recipe.tokenizer.vocab_size),
         flagship_tokens=recipe.flagship.tokens(),

@@ -135,8 +135,8 @@ def phases(recipe: Recipe, model: ModelRecipe) -> list[Pretrain]:
 
 
 def ladder_run(recipe: Recipe, plan: RunPlan) -> Pretrain:
-    """A rung is the flagship's first phase with the plan's shape, length, batch and learning rate."""
-    first = recipe.flagship.pretrain[0]
+    """A rung is the flagship's main phase with the plan's shape, length, batch and learning rate, and its annealing."""
+    main = recipe.flagship.main_phase
     config = plan.config
     shape = replace(
         recipe.flagship.shape,
@@ -146,9 +146,8 @@ def ladder_run(recipe: Recipe, plan: RunPlan) -> Pretrain:
         n_kv_heads=config.n_kv_heads,
         ffn_dim=config.ffn_dim,
     )
-    share = plan.steps / first.steps
     train = replace(
-        first,
+        main,
         steps=plan.steps,
         batch_tokens=plan.batch_tokens,
         microbatch_tokens=0,
@@ -156,7 +155,8 @@ def ladder_run(recipe: Recipe, plan: RunPlan) -> Pretrain:
         peak_lr=plan.peak_lr,
         warmup_steps=plan.warmup_steps,
         cosine_steps=0,
-        anneal_steps=round(first.anneal_steps * share),
+        schedule_offset=0,
+        anneal_steps=round(plan.steps * recipe.flagship.annealed),
     )
     mix = recipe.mix if recipe.streams else None
     vocabulary, std = recipe.tokenizer.vocab_size, recipe.flagship.init_std
