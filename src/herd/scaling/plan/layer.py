@@ -137,7 +137,7 @@ class Costs:
         """Seconds to move so many bytes."""
         return size / (self.job.gpu.memory_rate * (1.0 if self.job.gpu.measured else MEMORY_SHARE))
 
-    def _between(self, direction: Direction) -> float:
+    def between_bytes(self, direction: Direction) -> float:
         """What stands between the products of a layer. Numbers of each width that are read or written, a token:
 
         compiled   each norm with the residual before it reads two D and writes two; rotation reads and writes q and
@@ -157,8 +157,11 @@ class Costs:
             numbers = (36 + 6) * d + 10 * (d + k) + 2.5 * d + 5 * f
             if direction == "backward":
                 numbers *= 2
+        return numbers * self.wide * self.n
+
+    def _between(self, direction: Direction) -> float:
         kernels = (4 if self.way.plan.compile else 24) * (1 if direction == "forward" else 2)
-        return max(self._memory(numbers * self.wide * self.n), self._launches(kernels))
+        return max(self._memory(self.between_bytes(direction)), self._launches(kernels))
 
     def _casts(self, direction: Direction) -> float:
         """To FP8: the largest value of a tensor is found (2 bytes), then it is read again and written (3).

@@ -153,14 +153,13 @@ class Stepping:
     def lost(self) -> float:
         """Seconds that the mean rank's computation loses to gathers and reductions that run beside it."""
         gpu, plan = self.job.gpu, self.way.plan
-        if not gpu.sms:
-            return 0.0
+        taken = CHANNELS / gpu.sms if gpu.sms else 1.0  # a processor's cores compute while they do not speak
         gather, reduce = self._collectives
         forward, backward = self._layer["forward"].total, self._layer["backward"].total
         hidden = min(gather, forward) * (plan.shard != "none") + min(reduce, backward)
         if plan.shard == "reshard":
             hidden = self.microbatches * (min(gather, forward) + min(gather + reduce, backward))
-        return CHANNELS / gpu.sms * self.job.config.n_layers / plan.pp * hidden
+        return taken * self.job.config.n_layers / plan.pp * hidden
 
     def transfer(self, action: Action) -> float:
         """Seconds that hidden states, cut by tensor ranks, are on their way to the next stage."""
