@@ -10,7 +10,7 @@ import pytest
 import torch
 from generate_models import telling_model
 
-from herd.generate import Request, Sampling
+from herd.generate import Request, Sampling, recorded
 from herd.generate.engine import Engine
 from herd.generate.invariant import with_rows
 from herd.generate.jobs import Chunk
@@ -18,9 +18,11 @@ from herd.generate.paged import with_pages
 from herd.generate.paged_cache import PagedCache
 from herd.generate.pages import PAGE, Table
 from herd.generate.prompt_lookup import PromptLookup
-from herd.generate.recorded import Recorded
+from herd.generate.recorded import LEAST_ROWS, Recorded
 from herd.generate.work import Work
-from herd.kernels.program import MOST_ROWS, Program
+from herd.kernels.fused import swiglu
+from herd.kernels.linear import linear_bf16, linear_f32, linear_fp8
+from herd.kernels.program import Program
 from herd.llama.config import LlamaConfig
 from herd.quantize.fp8 import quantize_model
 from herd.quantize.settings import POLICIES
@@ -31,6 +33,7 @@ from herd.weights.q8_0 import Q8Linear
 VOCABULARY = 131
 SHAPE = LlamaConfig(VOCABULARY, 64, 3, 4, 2, 96, max_seq_len=300, tie_embeddings=True)
 E4M3 = torch.float8_e4m3fn
+ROWS = 70  # of a program's buffers
 KINDS = ("float32", "bfloat16", "untied", "paper", "all", "q8_0")
 STARTS = (0, 15, 16, 17, 63, 64, 65, 200)  # around the borders of pages and blocks
 
@@ -106,19 +109,19 @@ def told(run):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("cache_dtype", [None, E4M3])
 def test_a_pass_in_one_call_has_the_bits_of_one_layer_by_layer(kind, cache_dtype, threads, monkeypatch):
-    model, sizes = with_rows(make_model(kind)), (1, 2, 5, 8, 32, 1, MOST_ROWS)
-    recorded, cache = filled_cache(model, cache_dtype), filled_cache(model, cache_dtype)
+    model, sizes = with_rows(make_model(kind)), (1, 2, 5, 8, 32, 1, LEAST_ROWS)
+    first, cache = filled_cache(model, cache_dtype), filled_cache(model, cache_dtype)
     noted, answers = told(Recorded.run)
     monkeypatch.setattr(Recorded, "run", noted)
     threads(2)
-    found = passes(model, recorded, sizes)
+    found = passes(model, first, sizes)
     threads(1)
     assert answers == [True] * len(sizes)
     monkeypatch.setattr(Recorded, "run", lambda *_: None)
     for one, other in zip(found, passes(model, cache, sizes), strict=True):
         assert torch.equal(one, other)
         assert bool(one.isfinite().all())
-    for layer, other in zip(recorded.layers, cache.layers, strict=True):
+    for layer, other in zip(first.layers, cache.layers, strict=True):
         for one, two in zip(layer, other, strict=True):
             assert one is two is None or torch.equal(one.view(torch.uint8), two.view(torch.uint8))
 
@@ -185,12 +188,17 @@ def test_what_a_program_cannot_do_is_left_to_the_layers(change, monkeypatch):
 
 
 @pytest.mark.usefixtures("compiled")
-def test_prompts_go_layer_by_layer(monkeypatch):
-    model = with_rows(make_model("bfloat16"))
+def test_room_grows_for_prompts_and_the_longest_go_layer_by_layer(monkeypatch):
+    monkeypatch.setattr(recorded, "LEAST_ROWS", 4)
+    monkeypatch.setattr(recorded, "MOST_ROWS", 64)
+    model, sizes = with_rows(make_model("bfloat16")), (4, 5, 40, 3, 65, 4)
     noted, answers = told(Recorded.run)
     monkeypatch.setattr(Recorded, "run", noted)
-    passes(model, filled_cache(model, None), (MOST_ROWS, MOST_ROWS + 1))
-    assert answers == [True, False]
+    found = passes(model, filled_cache(model, None), sizes)
+    assert answers == [True, True, True, True, False, True]
+    monkeypatch.setattr(Recorded, "run", lambda *_: None)
+    for one, other in zip(found, passes(model, filled_cache(model, None), sizes), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.usefixtures("compiled")
@@ -231,12 +239,47 @@ def test_weights_that_change_in_place_move_or_are_others_are_seen(monkeypatch):
 
 
 def buffers(*widths, dtype=torch.float32):
-    return [torch.ones(MOST_ROWS, width, dtype=dtype) for width in widths]
+    return [torch.ones(ROWS, width, dtype=dtype) for width in widths]
+
+
+def drawn_weight(n, k, dtype, seed):
+    weight_NK = torch.randn(n, k, generator=torch.Generator().manual_seed(seed)) / 4
+    return (weight_NK.to(dtype), torch.rand(n, 1) + 0.5) if dtype == E4M3 else (weight_NK.to(dtype), None)
+
+
+@pytest.mark.usefixtures("level")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, E4M3])
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_products_done_together_have_the_bits_of_one_after_the_other(dtype, n_threads, threads):
+    """Widths that are no whole pieces; what is read before and after a pair that SwiGLU mixes; one that stays alone."""
+    threads(n_threads)
+    k, of_x = 600, torch.float32 if dtype == torch.float32 else torch.bfloat16
+    linear = {torch.float32: linear_f32, torch.bfloat16: linear_bf16, E4M3: linear_fp8}[dtype]
+    widths = (37, 5, 133, 200, 261, 261)
+    weights = [drawn_weight(width, k, dtype, seed) for seed, width in enumerate(widths)]
+    x, other = (torch.randn(ROWS, k, generator=torch.Generator().manual_seed(seed)).to(of_x) for seed in (8, 9))
+    outs, program = buffers(*widths, dtype=of_x), Program(ROWS)
+    for (weight, scale), out, given in zip(weights, outs, (x, x, x, x, other, other), strict=True):
+        program.product(given, weight, scale, out=out)
+    program.swiglu(outs[4], outs[5])
+    planned = Work.of(chunks_of(2), filled_cache(telling_model(SHAPE), None)).planned
+    for rows in (1, 3, 33, ROWS):
+        for out in outs:
+            out.fill_(7)
+        program.run(rows, torch.ones(rows, 8), torch.ones(rows, 8), planned)
+        alone = [
+            linear((x if i < 4 else other)[:rows], *(part for part in weight if part is not None))
+            for i, weight in enumerate(weights)
+        ]
+        alone[4] = swiglu(alone[4], alone[5])
+        for out, expected in zip(outs, alone, strict=True):
+            assert torch.equal(out[:rows], expected)
+            assert bool((out[rows:] == 7).all())
 
 
 @pytest.mark.usefixtures("compiled")
 def test_a_program_keeps_what_it_points_to():
-    program, (x, out) = Program(), buffers(8, 4)
+    program, (x, out) = Program(ROWS), buffers(8, 4)
     weight = torch.ones(4, 8)
     program.product(x, weight, out=out)
     alive = weakref.ref(weight)
@@ -247,8 +290,8 @@ def test_a_program_keeps_what_it_points_to():
 
 @pytest.mark.usefixtures("compiled")
 def test_sizes_that_do_not_fit_are_refused():
-    program, (x, out, wide) = Program(), buffers(8, 4, 9)
-    narrow = torch.ones(MOST_ROWS, 8, dtype=torch.bfloat16)
+    program, (x, out, wide) = Program(ROWS), buffers(8, 4, 9)
+    narrow = torch.ones(ROWS, 8, dtype=torch.bfloat16)
     for wrong in (
         lambda: program.product(wide, torch.ones(4, 8), out=out),
         lambda: program.product(x, torch.ones(5, 8), out=out),
@@ -269,6 +312,6 @@ def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="other layers"):
         program.attend(q, PagedCache(SHAPE, 9, PAGE, torch.float32, "cpu").layers[0], out=q.clone())
     work, angles = Work.of(chunks_of(2), cache), torch.ones(2, 8)
-    for rows, cos in ((0, angles), (MOST_ROWS + 1, angles), (3, angles), (2, angles[:1]), (2, angles.bfloat16())):
+    for rows, cos in ((0, angles), (ROWS + 1, angles), (3, angles), (2, angles[:1]), (2, angles.bfloat16())):
         with pytest.raises(ValueError, match=r"rows|angles"):
             program.run(rows, cos, cos, work.planned)

@@ -39,7 +39,7 @@ def test_large_weights_begin_at_a_page_and_in_one_piece_of_memory():
     moved = resident.make_resident(model)
     large = {t.data_ptr(): t.nbytes for t in model.parameters() if t.nbytes >= resident._LEAST}
     assert all(start % mmap.PAGESIZE == 0 for start in large)
-    assert min(large) % resident._LARGE == 0
+    assert min(large) % resident.LARGE == 0
     assert max(start + size for start, size in large.items()) - min(large) <= moved
     assert model.output_weight is model.model.embed_tokens.weight  # tied as before, and moved once
     assert moved < 1.1 * sum(large.values())

@@ -1,14 +1,15 @@
-"""The layers of a paged model as a program: a pass over few tokens is one call into the compiled library.
+"""The layers of a paged model as a program: a pass is one call into the compiled library.
 
-A decoding step of 16 layers is 210 kernels; called from Python they lost 14 of 86 ms to the way there. What is recorded
-is what `PagedBlock` does, in its order and to its bits. Not every model can be: an adapter, a fixed scale of
-activations, or a product that torch does leaves it to be computed layer by layer.
+A decoding step of 16 layers is 210 kernels; called from Python they lost 14 of 86 ms to the way there. Prompts gain
+memory that is kept: fresh one cost 512 tokens of the 1B shape 12,000 faults. What is recorded is what `PagedBlock`
+does, in its order and to its bits. Not every model can be: an adapter, a fixed scale of activations, or a product that
+torch does leaves it to be computed layer by layer.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,12 +18,17 @@ from torch import Tensor, nn
 from herd.generate.invariant import RowLinear
 from herd.generate.paged_cache import PagedCache
 from herd.kernels.library import kernels
-from herd.kernels.program import MOST_ROWS, Program
+from herd.kernels.program import Program
 from herd.llama.attention import Layout
 from herd.llama.block import Block, RMSNorm
 from herd.weights.bf16 import Bf16Linear
 from herd.weights.fp8 import Fp8Linear
 from herd.weights.q8_0 import Q8Linear
+from herd.weights.resident import LARGE, arena
+
+_LINE = 64  # bytes
+LEAST_ROWS = 64  # of a pass, which room is made for at once; for more when more come
+MOST_ROWS = 2048  # longer passes go layer by layer, so that what they take is given back
 
 
 class _Matrix(NamedTuple):
@@ -48,17 +54,22 @@ class Recorded:
     def __init__(self, blocks: Sequence[Block], norm: RMSNorm, cache: PagedCache) -> None:
         self._blocks, self._norm, self._cache = blocks, norm, cache
         self._kept: list[_Kept] | None = None
+        self._most = LEAST_ROWS
         self._pass: _Pass | None = None
 
     def run(self, x_1ND: Tensor, layout: Layout) -> Tensor | None:
         """Normed hidden states [1, N, D]; None where the layers have to do it themselves."""
         work = self._cache.work
         assert work is not None, "nobody told what these tokens are"
-        if not 0 < x_1ND.shape[1] <= MOST_ROWS:
+        n_tokens = x_1ND.shape[1]
+        if not 0 < n_tokens <= MOST_ROWS:
             return None
-        if self._kept is None or not _unchanged(self._kept):
+        if self._kept is None or n_tokens > self._most or not _unchanged(self._kept):
+            while n_tokens > self._most:
+                self._most *= 2
+            self._pass = None  # its room first
             self._kept = [kept for module in (*self._blocks, self._norm) for kept in _entries(module)]
-            self._pass = _Pass.of(self._blocks, self._norm, self._cache)
+            self._pass = _Pass.of(self._blocks, self._norm, self._cache, self._most)
         if self._pass is None or x_1ND.dtype != self._pass.x.dtype:
             return None
         return self._pass.run(x_1ND, layout, self._cache)
@@ -66,21 +77,18 @@ class Recorded:
 
 class _Pass(NamedTuple):
     program: Program
-    x: Tensor  # [MOST_ROWS, D]: hidden states as they come
+    x: Tensor  # [most, D]: hidden states as they come
     out: Tensor  # and normed, as they go
 
     @staticmethod
-    def of(blocks: Sequence[Block], norm: RMSNorm, cache: PagedCache) -> _Pass | None:
+    def of(blocks: Sequence[Block], norm: RMSNorm, cache: PagedCache, most: int) -> _Pass | None:
         matrices = [_matrices(block) for block in blocks]
         if not cache.compiled or not blocks or any(each is None for each in matrices):
             return None
-        program, dtype = Program(), norm.weight.dtype
-
-        def room(width: int) -> Tensor:
-            return torch.empty(MOST_ROWS, width, dtype=dtype)
-
-        rooms = {name: room(len(matrix.weight)) for name, matrix in (matrices[0] or {}).items()}
-        x, normed, mixed = (room(len(norm.weight)) for _ in range(3))
+        program, width = Program(most), len(norm.weight)
+        widths = {name: len(matrix.weight) for name, matrix in (matrices[0] or {}).items()}
+        rooms = _rooms(widths | dict.fromkeys(("x", "normed", "mixed"), width), most, norm.weight.dtype)
+        x, normed, mixed = (rooms[name] for name in ("x", "normed", "mixed"))
         added = None  # what the layer before has yet to add to x
         for block, known in zip(blocks, matrices, strict=True):
             _record(program, block, known or {}, rooms, (x, added, normed, mixed), cache)
@@ -96,6 +104,17 @@ class _Pass(NamedTuple):
         self.program.run(given.shape[1], layout.cos[0, :, 0], layout.sin[0, :, 0], cache.work.planned)
         ctypes.memmove(out_1ND.data_ptr(), self.out.data_ptr(), size)
         return out_1ND
+
+
+def _rooms(widths: Mapping[str, int], most: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Buffers [most, width] that begin at lines of a cache, on large pages where they are worth one."""
+    lengths = [-(-most * width * dtype.itemsize // _LINE) * _LINE for width in widths.values()]
+    total = sum(lengths)
+    parts = torch.split(arena(total) if total >= LARGE else torch.empty(total, dtype=torch.uint8), lengths)
+    return {
+        name: part[: most * width * dtype.itemsize].view(dtype).view(most, width)
+        for (name, width), part in zip(widths.items(), parts, strict=True)
+    }
 
 
 def _record(

@@ -1,13 +1,14 @@
-"""A pass over few rows that is recorded once and carried out by one call, on the CPU.
+"""A pass that is recorded once and carried out by one call, on the CPU.
 
-    program = Program()
-    program.norm(x, None, weight, eps, out=normed)         # buffers [MOST_ROWS, D] that the caller made
+    program = Program(most)
+    program.norm(x, None, weight, eps, out=normed)         # buffers [most, D] that the caller made
     program.product(normed, weight, scale, out=q)          # ... in the order of the pass
     program.run(rows, cos, sin, planned)                   # on the first rows of every buffer
 
 An operation does what the function of the same name does (`linear.py`, `fused.py`, `attention.py`), by the same entry
-point and so to the bit; what goes is the way there from Python, some 60 us at every one. The program keeps every tensor
-whose address it noted. Whether a weight has been put elsewhere since is its owner's to know.
+point and so to the bit; what goes is the way there from Python, some 60 us at every one. Products of the same x that
+follow one another are done together, and `swiglu` with the two before it. The program keeps every tensor whose address
+it noted. Whether a weight has been put elsewhere since is its owner's to know.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from herd.kernels.library import kernels
 from herd.kernels.linear import FORMATS, TYPES, check
 from herd.kernels.reference import Q8_0_BYTES, Q8_0_VALUES
 
-MOST_ROWS = 64  # more are a prompt, beside whose products the way from Python is nothing
 _PRODUCT, _ELEMENTWISE, _ATTENTION = range(3)  # `enum operation_kind` in csrc/program.c
 
 
@@ -59,9 +59,10 @@ class _Step(ctypes.Structure):
 
 
 class Program:
-    """Operations over buffers of `MOST_ROWS` rows that lie without gaps."""
+    """Operations over buffers of `most` rows that lie without gaps."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
         self._operations: list[_Operation] = []
         self._kept: list[Tensor | PageTensors] = []
         self._array: ctypes.Array[_Operation] | None = None  # what the library walks, once it is asked for
@@ -108,20 +109,20 @@ class Program:
         self._add(_Operation(_ELEMENTWISE, SWIGLU, _Of(elementwise=swiglu_call(gate, up))), gate, up)
 
     def rotate(self, q: Tensor, k: Tensor, v: Tensor, pages: PageTensors) -> None:
-        """`rotate_into`, in the place of q [MOST_ROWS, H K]; k and v [MOST_ROWS, G K]."""
+        """`rotate_into`, in the place of q [most, H K]; k and v [most, G K]."""
         self._check_buffers(q, k, v)
         size = pages.keys.shape[-1]
-        q_NHK, k_NGK, v_NGK = (x.view(MOST_ROWS, -1, size) for x in (q, k, v))
+        q_NHK, k_NGK, v_NGK = (x.view(self.most, -1, size) for x in (q, k, v))
         self._check_pages(q_NHK, pages)
         of = _Of(elementwise=rotate_call(q_NHK, k_NGK, v_NGK, pages))
         self._add(_Operation(_ELEMENTWISE, ROTATE, of), q, k, v, pages)
 
     def attend(self, q: Tensor, pages: PageTensors, *, out: Tensor) -> None:
-        """`paged_attention` of q [MOST_ROWS, H K]."""
+        """`paged_attention` of q [most, H K]."""
         self._check_buffers(q, out)
         if q.shape != out.shape or q.dtype != out.dtype:
             raise ValueError(f"queries {tuple(q.shape)} do not fit {tuple(out.shape)}")
-        q_NHK, out_NHK = (x.view(MOST_ROWS, -1, pages.keys.shape[-1]) for x in (q, out))
+        q_NHK, out_NHK = (x.view(self.most, -1, pages.keys.shape[-1]) for x in (q, out))
         self._check_pages(q_NHK, pages)
         self._add(_Operation(_ATTENTION, 0, _Of(attention=attention_call(q_NHK, pages, out_NHK))), q, out, pages)
 
@@ -129,8 +130,8 @@ class Program:
         """Carry it out on the first `rows` rows of the buffers; cos, sin [rows, K / 2] as `rotate_into` takes them."""
         found = kernels()
         assert found is not None, "recorded where the library was"
-        if not 0 < rows <= MOST_ROWS:
-            raise ValueError(f"{rows} rows, not 1 to {MOST_ROWS}")
+        if not 0 < rows <= self.most:
+            raise ValueError(f"{rows} rows, not 1 to {self.most}")
         cos, sin = cos.contiguous(), sin.contiguous()
         if self._first is not None:
             q_NHK, pages = self._first
@@ -155,10 +156,9 @@ class Program:
         if first_NHK.shape != q_NHK.shape or first.keys.shape != pages.keys.shape:
             raise ValueError(f"pages {tuple(pages.keys.shape)} do not fit those of other layers")
 
-    @staticmethod
-    def _check_buffers(*buffers: Tensor) -> None:
+    def _check_buffers(self, *buffers: Tensor) -> None:
         """The library trusts these sizes."""
-        if not all(x.dim() == 2 and len(x) == MOST_ROWS and x.is_contiguous() for x in buffers):
-            raise ValueError(f"buffers are {MOST_ROWS} rows that lie without gaps")
+        if not all(x.dim() == 2 and len(x) == self.most and x.is_contiguous() for x in buffers):
+            raise ValueError(f"buffers are {self.most} rows that lie without gaps")
         if len({x.dtype for x in buffers}) != 1 or any(x.device.type != "cpu" for x in buffers):
             raise ValueError("buffers of a program are of one dtype, on the CPU")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from herd.devices import device_of, free_memory
 
-_LARGE = 2**21  # bytes of a large page
+LARGE = 2**21  # bytes of a large page
 _LEAST = 2**16  # bytes: smaller tensors stay where they are
 _WORTH = 2**26  # bytes: caches hold much of a smaller model anyway
 _SHARE = 0.5  # of the memory that is free: the cache of keys and values wants the rest
@@ -35,11 +35,11 @@ def make_resident(model: nn.Module) -> int:
     total = sum(_room(tensor) for tensor in weights)
     if not total:
         return 0
-    arena = _arena(total)
+    room = arena(total)
     start = 0
     with torch.no_grad():
         for tensor in weights:
-            place = arena[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+            place = room[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
             place.copy_(tensor)
             tensor.data = place
             start += _room(tensor)
@@ -57,11 +57,11 @@ def _room(tensor: Tensor) -> int:
     return -(-tensor.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
-def _arena(size: int) -> Tensor:
+def arena(size: int) -> Tensor:
     """[size] bytes that begin at a large page; they live as long as a tensor looks at them."""
-    memory = mmap.mmap(-1, size + _LARGE)
+    memory = mmap.mmap(-1, size + LARGE)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     whole = torch.frombuffer(memory, dtype=torch.uint8)
-    first = -whole.data_ptr() % _LARGE
+    first = -whole.data_ptr() % LARGE
     return whole[first : first + size]

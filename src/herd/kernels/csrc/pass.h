@@ -60,10 +60,10 @@ typedef struct {
 
 /* Elementwise work on rows [begin, end). */
 typedef struct {
-    const void *x, *y;  /* norm: x and what is added to it, or NULL; SwiGLU: gate and up, out in its strides; rotation: queries and keys */
+    const void *x, *y;  /* norm: x and what is added to it, or NULL; SwiGLU: gate and up; rotation: queries and keys */
     const void *weight; /* norm; rotation: values */
     const void *cos, *sin;
-    void *out, *sum; /* sum: x + y, or NULL; rotation: out takes the queries */
+    void *out, *sum; /* sum: x + y, or NULL; SwiGLU: out has the strides of x; rotation: out takes the queries */
     void *keys, *values;
     float *key_scale, *value_scale;
     const int64_t *places; /* rotation: page * page size + offset of each token */

@@ -1,5 +1,6 @@
-/* A pass over few rows in one call: the same entry points in the same order as one call each, so the same bits. Between
-   two calls from Python a processor forgets enough to lose 60 us, and a layer makes a dozen. */
+/* A pass in one call: what the entry points do one by one, in the same order, so the same bits. Between two calls from
+   Python a processor forgets enough to lose 60 us, and a layer makes a dozen. Products of the same activations, which
+   follow one another, are done together, and SwiGLU with the two that it mixes. */
 #include "pass.h"
 #include "product.h"
 
