@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from herd.devices import device_of
 from herd.train.batch import WHOLE, Batch, Part
 from herd.train.hooks import Hook
+from herd.train.kernels import compiled, keep_freed_memory
 from herd.train.objectives.terms import LossTerms, Objective
 from herd.train.optimiser import Optimiser
 from herd.train.settings import TrainSettings
@@ -38,6 +39,8 @@ class Worker:
     def __init__(self, model: nn.Module, settings: TrainSettings) -> None:
         self.model, self.settings, self.device = model, settings, device_of(model)
         self.optimiser = Optimiser(model, settings)
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     @property
     def is_first(self) -> bool:
@@ -52,8 +55,9 @@ class Worker:
         """Terms without graph of this process's microbatches; gradients add up on the masters."""
         found = []
         for batch in batches:
-            terms = objective.terms(self.optimiser.compute, batch.to(self.device))
-            terms.total.backward()  # type: ignore[no-untyped-call]
+            with compiled(self.optimiser.compute):
+                terms = objective.terms(self.optimiser.compute, batch.to(self.device))
+                terms.total.backward()  # type: ignore[no-untyped-call]
             self.optimiser.collect()
             found.append(detached(terms))
         return found
