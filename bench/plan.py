@@ -2,7 +2,8 @@
 
 The machine is measured first, as `herd plan --measure` does; then each layout is simulated with what was measured, and
 trained: one process, and two as data ranks (whole and sharded), tensor ranks and pipeline ranks, one thread each. A
-row's herd is the measured rate, its peer the planner's forecast; vs_peer is how far they are apart.
+row's herd is the measured rate, its peer the planner's forecast; vs_peer is how far they are apart. Both are the best
+of a few, so that a neighbour on the machine does not decide.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def bench_plan() -> list[Row]:
         gpu, network = machines[plan.world_size]
         job = Job(SHAPE, plan.world_size, gpu, network, LENGTH, SEQUENCES * LENGTH)
         step = simulate(job, Way(plan, max(1, MICRO // plan.dp)))
-        rates = [SEQUENCES * LENGTH / seconds for seconds in _train(text, plan.world_size)]
+        rates = [SEQUENCES * LENGTH / min(_train(text, plan.world_size))]
         forecast = SEQUENCES * LENGTH / step.seconds
         said = ", ".join(f"{name} {seconds * 1e3:.0f} ms" for name, seconds in step.parts.items() if seconds > 1e-3)
         print(f"plan-cpu {text}, forecast: {said}", file=sys.stderr)

@@ -81,6 +81,7 @@ def measured(processes: int = 0) -> tuple[Gpu, Network]:
         measured=True,
         curve=curve,
         launch_seconds=middle("launch_seconds"),
+        dispatch_seconds=middle("dispatch_seconds"),
         sources=f"measured on {socket.gethostname()}, {world} processes of one thread, float32; watts and price: none",
     )
     latency = middle("latency")
@@ -111,9 +112,13 @@ def _of_rank(rank: int, world: int, folder: str, answers: Any) -> None:
     import torch
     from torch import distributed as dist
 
+    from herd.train.kernels import keep_freed_memory
+
     torch.set_num_threads(1)
     where = f"file://{folder}/store"
     dist.init_process_group("gloo", where, timedelta(seconds=_SECONDS), world, rank)
+    if world == 1:
+        keep_freed_memory()  # as the trainer does in one process
     answers.put({"products": [_products(side) for side in _SIDES], **_between(world), **_talk(world)})
     dist.barrier()
     dist.destroy_process_group()
@@ -138,9 +143,8 @@ def _between(world: int) -> dict[str, float]:
 
     from herd.llama.init import init_weights
     from herd.llama.model import Llama
-    from herd.train.kernels import compiled, keep_freed_memory
+    from herd.train.kernels import compiled
 
-    keep_freed_memory()
     model = Llama(_LAYER)
     init_weights(model, seed=0)
     block = model.model.layers[0]
@@ -199,12 +203,16 @@ def _talk(world: int) -> dict[str, float]:
     """Of gathers and reductions of float32 among all processes: bytes/s past each of them, and seconds a step."""
     import torch
     from torch import distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor
 
     if world == 1:
-        return {"link_rate": 1e12, "latency": 0.0}
+        return {"link_rate": 1e12, "latency": 0.0, "dispatch_seconds": 0.0}
     short, long = (_ring(count, world, dist, torch) for count in _MESSAGES)
     latency = short / (world - 1)
-    return {"latency": latency, "link_rate": 4 * _MESSAGES[1] * (world - 1) / world / max(long - short, 1e-9)}
+    one = DTensor.from_local(torch.ones(1), init_device_mesh("cpu", (world,)))
+    found = {"latency": latency, "dispatch_seconds": _seconds(lambda: one + one)}
+    return found | {"link_rate": 4 * _MESSAGES[1] * (world - 1) / world / max(long - short, 1e-9)}
 
 
 def _ring(count: int, world: int, dist: Any, torch: Any) -> float:
@@ -222,7 +230,7 @@ def _ring(count: int, world: int, dist: Any, torch: Any) -> float:
 
 
 def _both(call: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds of a forward and of its backward, the middle of several."""
+    """Seconds of a forward and of its backward, the best of several."""
     forward, backward = [], []
     for _ in range(12):
         begin = time.perf_counter()
@@ -231,15 +239,15 @@ def _both(call: Callable[[], Any]) -> tuple[float, float]:
         out.sum().backward()
         forward.append(between - begin)
         backward.append(time.perf_counter() - between)
-    return statistics.median(forward[2:]), statistics.median(backward[2:])
+    return min(forward), min(backward)
 
 
 def _seconds(call: Callable[[], object], calls: int = 0, least: float = 0.3) -> float:
-    """The middle of as many calls as fill `least` seconds; with `calls`, of so many on every process."""
+    """The best of as many calls as fill `least` seconds; with `calls`, the middle of so many on every process."""
     taken: list[float] = []
     until = time.perf_counter() + least
     while len(taken) < (calls or 5) or (not calls and time.perf_counter() < until):
         begin = time.perf_counter()
         call()
         taken.append(time.perf_counter() - begin)
-    return statistics.median(taken)
+    return statistics.median(taken) if calls else min(taken)

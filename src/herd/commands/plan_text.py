@@ -92,7 +92,9 @@ def _layout(way: Way, microbatches: int) -> str:
     words = [f"tp={plan.tp} cp={plan.cp} pp={plan.pp} dp={plan.dp}"]
     if plan.pp > 1:
         words.append(f"{plan.virtual} stages a rank")
-    words.append(f"{microbatches:,} micro-batches of {way.rows} sequence{'s' * (way.rows > 1)}")
+    words.append(
+        f"{microbatches:,} micro-batch{'es' * (microbatches > 1)} of {way.rows} sequence{'s' * (way.rows > 1)}"
+    )
     kept = {"keep": "parameters kept after forward", "reshard": "parameters gathered again", "none": "nothing sharded"}
     words.append(kept[plan.shard])
     words.append("nothing recomputed" if plan.recompute == "nothing" else f"every {plan.recompute} recomputed")

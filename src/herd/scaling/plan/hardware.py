@@ -48,6 +48,7 @@ class Gpu:
     measured: bool = False
     curve: tuple[Point, ...] = ()  # products by size
     launch_seconds: float = 0.0  # of an operation that does nothing
+    dispatch_seconds: float = 0.0  # of the same among tensor ranks, through DTensor
     host_rate: float = 50e9  # bytes/s to the host's memory: PCIe 5 x16 carries 63 GB/s each way
     sources: str = field(default="", compare=False)
 

@@ -161,7 +161,14 @@ class Costs:
 
     def _between(self, direction: Direction) -> float:
         kernels = (4 if self.way.plan.compile else 24) * (1 if direction == "forward" else 2)
-        return max(self._memory(self.between_bytes(direction)), self._launches(kernels))
+        moving = self._memory(self.between_bytes(direction))
+        if not self.job.gpu.measured:
+            return max(moving, self._launches(kernels))
+        if self.way.plan.tp == 1:
+            return moving  # starting operations is in the measured rate
+        # The host that starts them is the processor that computes: one after the other, products among them.
+        own = self.job.gpu.dispatch_seconds - self.job.gpu.launch_seconds
+        return moving + (kernels + 7 * (1 if direction == "forward" else 2)) * max(0.0, own)
 
     def _casts(self, direction: Direction) -> float:
         """To FP8: the largest value of a tensor is found (2 bytes), then it is read again and written (3).

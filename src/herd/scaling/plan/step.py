@@ -108,9 +108,11 @@ class Stepping:
             return 0.0, 0.0
         numbers, fabric = self.job.config.layer_parameters() / plan.tp, self.job.fabric
         narrow = 1 if self.way.fp8 and self.job.software.fp8_gather else self.costs.wide
+        # What is sent is copied into one piece, and out of it where it arrives.
+        copied = 2 * numbers / self.job.gpu.memory_rate
         if plan.shard == "none":
-            return 0.0, fabric.all_reduce(4 * numbers, sharing)
-        return fabric.ring(narrow * numbers, sharing), fabric.ring(4 * numbers, sharing)
+            return 0.0, fabric.all_reduce(4 * numbers, sharing) + 4 * copied
+        return fabric.ring(narrow * numbers, sharing) + narrow * copied, fabric.ring(4 * numbers, sharing) + 4 * copied
 
     def waits(self, action: Action) -> float:
         """Seconds that an action waits for parameters that are gathered for every use."""
