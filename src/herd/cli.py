@@ -6,6 +6,7 @@ Every command's help ends with an example. Errors of herd are printed as a sente
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where it can be said that it failed
         return code
     except HerdError as error:
-        tell(f"herd: {error}")
+        rank = f" on rank {os.environ['RANK']}" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        tell(f"herd{rank}: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         tell("herd: stopped; the same command goes on from here")
@@ -89,6 +91,15 @@ def _device(command: argparse.ArgumentParser, default: str = "auto") -> None:
     )
 
 
+def _processes(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--plan",
+        default="",
+        metavar="AXIS=N,...",
+        help="train on many processes, e.g. dp=2,tp=2 under: torchrun --nproc-per-node 4 -m herd ...",
+    )
+
+
 def _raise(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", help="a recipe's name (nano, pico, ...) or a saved recipe.json")
     command.add_argument(
@@ -103,6 +114,8 @@ def _raise(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--out", default="", metavar="FOLDER", help="where the run lives (default: runs/RECIPE)")
     command.add_argument("--dry-run", action="store_true", help="only say what each stage reads, costs and takes")
+    command.add_argument("--until", default="", metavar="STAGE", help="end with this stage, e.g. flagship-base")
+    _processes(command)
 
     def call(options: argparse.Namespace) -> int:
         from herd.commands.raising import raise_herd
@@ -113,6 +126,8 @@ def _raise(command: argparse.ArgumentParser) -> None:
             documents=options.documents,
             out=options.out,
             dry_run=options.dry_run,
+            plan=options.plan,
+            until=options.until,
         )
 
     command.set_defaults(call=call)
@@ -135,6 +150,7 @@ def _train(command: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting, e.g. adapter.rank=64"
     )
     command.add_argument("--dry-run", action="store_true", help="only show how the data is read and what would learn")
+    _processes(command)
 
     def call(options: argparse.Namespace) -> int:
         from herd.commands.train import Asked, train_adopted
@@ -151,6 +167,7 @@ def _train(command: argparse.ArgumentParser) -> None:
             teacher=options.teacher,
             teacher_model=options.teacher_model,
             columns=options.columns,
+            plan=options.plan,
         )
         return train_adopted(asked, options.dry_run)
 

@@ -78,6 +78,12 @@ class Context:
     inputs: Mapping[str, Path]
     progress: Progress
     device: str = "cpu"
+    mesh: Any = None  # of several processes that run the stage together (road/together.py); None: this one alone
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process makes the artifact; others help, and what they write is thrown away."""
+        return self.mesh is None or bool(self.mesh.is_first)
 
 
 class Watch(Protocol):
@@ -173,13 +179,17 @@ class Runner:
         started = time.monotonic()
         with storage_errors(work), _clock(scratch, spent_before, started):
             context = Context(out, scratch, stage.settings, inputs, progress, self.device)
-            metrics = dict(_function(stage.run)(context) or {})
+            metrics = dict(self.call(stage, context) or {})
             seconds = spent_before + time.monotonic() - started
             self._sign(stage, out, metrics, seconds)
             self.path(stage).parent.mkdir(parents=True, exist_ok=True)
             replace_folder(out, self.path(stage))
         shutil.rmtree(work, ignore_errors=True)
         self.watch.done(stage, seconds, metrics, False)
+
+    def call(self, stage: Stage, context: Context) -> Mapping[str, Any] | None:
+        """Run a stage's function."""
+        return _function(stage.run)(context)
 
     def _sign(self, stage: Stage, out: Path, metrics: Mapping[str, Any], seconds: float) -> None:
         record = {

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from herd.commands.launch import is_first_process, runner_of
 from herd.commands.watch import Terminal, clock
-from herd.config import override, save, to_plain
+from herd.config import override, save, to_plain, unknown
 from herd.devices import find_device
 from herd.errors import ArtifactError, FormatError, SettingError
 from herd.files import read_json
@@ -18,7 +19,8 @@ from herd.recipe import Recipe
 from herd.recipes import find
 from herd.road.graph import Herd, herd_of
 from herd.road.machine import cores
-from herd.stages import Runner, link, wall_seconds
+from herd.stages import Runner, Stage, link, ordered, wall_seconds
+from herd.train.parallel.plan import parse_plan
 
 _TRAINING_BYTES = 16  # a parameter: master, gradient and two moments in float32
 
@@ -32,7 +34,9 @@ def resolve(name: str, assignments: Sequence[str], documents: str) -> Recipe:
     return override(recipe, assignments)
 
 
-def raise_herd(name: str, *, assignments: Sequence[str], documents: str, out: str, dry_run: bool) -> int:
+def raise_herd(
+    name: str, *, assignments: Sequence[str], documents: str, out: str, dry_run: bool, plan: str = "", until: str = ""
+) -> int:
     recipe = resolve(name, assignments, documents)
     folder = Path(out or f"runs/{recipe.name}")
     herd = herd_of(recipe)
@@ -46,20 +50,38 @@ def raise_herd(name: str, *, assignments: Sequence[str], documents: str, out: st
             f"the recipe '{recipe.name}' needs {recipe.needs}",
             mend=f"look at it with: herd raise {name} --dry-run; on a laptop raise 'nano'",
         )
-    threads = recipe.threads or cores() or 1
-    _prepare_threads(threads)
-    parameters = recipe.flagship.shape.config(recipe.tokenizer.vocab_size).parameters()
-    device = find_device(recipe.device, needs=_TRAINING_BYTES * parameters, say=print)
+    config = recipe.flagship.shape.config(recipe.tokenizer.vocab_size)
+    laid_out = parse_plan(plan)
+    laid_out.check(config)
+
+    def alone() -> Runner:
+        threads = recipe.threads or cores() or 1
+        _prepare_threads(threads)
+        device = find_device(recipe.device, needs=_TRAINING_BYTES * config.parameters(), say=print)
+        return LaneRunner(folder, watch, threads=threads, device=str(device))
+
     watch = Terminal()
-    runner = LaneRunner(folder, watch, threads=threads, device=str(device))
-    with _made_anew(folder / "stages"):
+    stages = _until(herd, until)
+    with _made_anew(folder / "stages"), runner_of(laid_out, folder, watch, recipe.device, alone) as runner:
         try:
-            runner.run(herd.stages, prepare=lambda: save(folder / "recipe.json", to_plain(recipe)))
+            runner.run(stages, prepare=lambda: save(folder / "recipe.json", to_plain(recipe)))
         finally:
             watch.close()
-        publish(herd, runner, folder)
-        _tell(herd, runner, folder)
+        if is_first_process():
+            publish(herd, runner, folder)
+            if not until:
+                _tell(herd, runner, folder)
     return 0
+
+
+def _until(herd: Herd, name: str) -> Sequence[Stage]:
+    """The stages that the model or stage `name` needs, and itself; all of them without a name."""
+    if not name:
+        return herd.stages
+    by_name = {stage.name: stage for stage in ordered(herd.stages)} | dict(herd.names)
+    if name not in by_name:
+        raise unknown(name, by_name, "a stage of this recipe")
+    return [by_name[name]]
 
 
 @contextmanager
@@ -78,6 +100,8 @@ def _made_anew(stages: Path) -> Iterator[None]:
 def publish(herd: Herd, runner: Runner, folder: Path) -> None:
     """Friendly names for the models and the report."""
     for name, stage in herd.names.items():
+        if not runner.finished(stage):  # of a run that ended earlier, by --until
+            continue
         link(folder, name, runner.path(stage))
     for file in ("report.html", "claims.json", "report.json"):
         if (runner.path(herd.summary) / file).exists():

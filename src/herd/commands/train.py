@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from herd.commands.launch import is_first_process, runner_of
 from herd.commands.watch import Terminal, clock
 from herd.config import load, override, save, to_plain
 from herd.devices import find_device
@@ -18,6 +19,7 @@ from herd.recipes.adopt import find_adoption, in_full
 from herd.road.adopt.graph import stages_of
 from herd.road.machine import cores
 from herd.stages import Runner, Stage, link
+from herd.train.parallel.plan import parse_plan
 
 _MOVED = 0.002  # a fall of the held-out loss by less than this share of it is none
 
@@ -37,6 +39,7 @@ class Asked:
     teacher: str = ""
     teacher_model: str = ""
     columns: Sequence[str] = field(default_factory=tuple)
+    plan: str = ""
 
 
 def resolve(asked: Asked) -> Adoption:
@@ -89,16 +92,23 @@ def train_adopted(asked: Asked, dry_run: bool) -> int:
     from herd.road.adopt.model import least_bytes
     from herd.weights.hf import load_config
 
-    torch.set_num_threads(adoption.threads or cores() or 1)
-    needs = least_bytes(adoption, load_config(asked.model))
-    device = find_device(adoption.device, needs=needs, say=print)
+    config = load_config(asked.model)
+    plan = parse_plan(asked.plan)
+    plan.check(config, adoption.train)
+
+    def alone() -> Runner:
+        torch.set_num_threads(adoption.threads or cores() or 1)
+        device = find_device(adoption.device, needs=least_bytes(adoption, config), say=print)
+        return Runner(folder, watch, device=str(device))
+
     watch = Terminal()
-    runner = Runner(folder, watch, device=str(device))
-    try:
-        runner.run(stages, prepare=lambda: save(folder / "recipe.json", to_plain(adoption)))
-    finally:
-        watch.close()
-    _publish(runner, stages[-1], folder)
+    with runner_of(plan, folder, watch, adoption.device, alone) as runner:
+        try:
+            runner.run(stages, prepare=lambda: save(folder / "recipe.json", to_plain(adoption)))
+        finally:
+            watch.close()
+    if is_first_process():
+        _publish(runner, stages[-1], folder)
     return 0
 
 

@@ -51,6 +51,8 @@ def run(ctx: Context) -> Mapping[str, Any]:
         model.to(ctx.device)
     result, steps, gated = _trained(ctx, model, tokenizer)
     made = {"tokens": result.tokens, **result.metrics, **gated, "parameters": config.parameters()}
+    if not ctx.is_first:
+        return made
     save_folder(ctx, model, tokenizer, made)
     flops = result.tokens * config.flops_per_token(settings.train.seq_len)
     rate = result.tokens / result.seconds if result.seconds else 0.0
@@ -78,6 +80,7 @@ def _trained(ctx: Context, model: Llama, tokenizer: Tokenizer) -> tuple[TrainRes
             ctx.progress,
             validate=lambda one: {"validation_loss": mean_loss(one, objective, held_out)},
             tokenizer=tokenizer,
+            mesh=ctx.mesh,
             begin=ctx.inputs["before"] / STATE if "before" in ctx.inputs else None,
         )
         if not gates or log.passed:

@@ -40,6 +40,7 @@ from herd.train.pairs import PairBatches, Preference, group_by_width, pair_batch
 from herd.train.precision import compute_dtype
 from herd.train.settings import TrainSettings
 from herd.train.sources import Batches, PackedRows, RowSource, validation_batches
+from herd.train.worker import measured
 from herd.weights.hf import load_config
 
 
@@ -80,7 +81,7 @@ def _run(ctx: Context) -> Mapping[str, Any]:
             ctx.progress.note(note)
     things = "pairs" if plan.objective.unit == "pairs" else "dialogues"
     ctx.progress.note(f"{plan.items:,} {things}: {plan.settings.steps:,} steps at up to {plan.settings.peak_lr:g}")
-    before = _before(ctx, plan)
+    before = _before(ctx, plan) if ctx.is_first else {}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(plan.settings.seed)
         result = train(
@@ -90,9 +91,12 @@ def _run(ctx: Context) -> Mapping[str, Any]:
             plan.settings,
             ctx.scratch / "training",
             ctx.progress,
-            validate=lambda model: measured(model, plan.objective, plan.held),
+            validate=lambda model: held_out(model, plan.objective, plan.held),
             tokenizer=tokenizer,
+            mesh=ctx.mesh,
         )
+    if not ctx.is_first:
+        return {}
     report = training_report(result) | {"items": plan.items, "objective": settings.adoption.objective, **size}
     report |= {"device": describe(device), "before": before, "held_out_items": plan.held_items}
     report |= save(ctx.out, settings, plan.model, tokenizer, report, ctx.progress)
@@ -100,27 +104,21 @@ def _run(ctx: Context) -> Mapping[str, Any]:
     return report
 
 
-@torch.no_grad()
-def measured(model: nn.Module, objective: Objective, batches: Sequence[Batch]) -> dict[str, float]:
+def held_out(model: Any, objective: Objective, batches: Sequence[Batch]) -> dict[str, float]:
     """Means over held-out batches, `held_out_loss` and the objective's metrics; empty without batches."""
-    if not batches:
-        return {}
-    was = model.training
-    terms = [objective.terms(model.eval(), batch.to(device_of(model))) for batch in batches]
-    model.train(was)
-    count = sum(float(term.count) for term in terms)
+    sums = dict(measured(model, objective, batches)) if batches else {"count": 0.0}
+    count = sums.pop("count")
     if not count:
         return {}
-    means = {name: sum(float(term.metrics[name]) for term in terms) / count for name in terms[0].metrics}
-    loss = sum(float(term.total) for term in terms) / count
-    return {"held_out_loss": loss, **{f"held_out_{name}": value for name, value in means.items()}}
+    loss = sums.pop("total") / count
+    return {"held_out_loss": loss, **{f"held_out_{name}": value / count for name, value in sums.items()}}
 
 
 def _before(ctx: Context, plan: Plan) -> dict[str, float]:
     """The held-out measures of the model as it came, kept for a run that goes on."""
     path = ctx.scratch / "before.json"
     if not path.exists():
-        write_json(path, measured(plan.model, plan.objective, plan.held))
+        write_json(path, held_out(plan.model, plan.objective, plan.held))
     return dict(read_json(path))
 
 

@@ -150,9 +150,9 @@ def _plain(value: object) -> str:
 
 
 def parse_plan(text: str) -> ParallelPlan:
-    """A plan from the command line: `dp=2,tp=2`, in any order; layers are written `layers=3-5`."""
+    """A plan from the command line: `dp=2,tp=2`, in any order, layers as `layers=3-5`; nothing is one process."""
     assignments = []
-    for word in text.split(","):
+    for word in text.split(",") if text else ():
         name, equals, value = word.strip().partition("=")
         if not equals or not name or not value:
             raise SettingError(f"cannot read '{word}'", where="plan", mend="write AXIS=NUMBER, e.g. dp=2,tp=2")
