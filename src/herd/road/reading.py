@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
-from herd.config import unknown
 from herd.corpus.blocks import BlockCache
 from herd.corpus.streams import ShardSet, open_shards
 from herd.errors import SettingError
@@ -131,13 +130,15 @@ def _weights(
     settings: Pretrain, names: Sequence[str], tokens: int
 ) -> tuple[list[float], list[tuple[int, list[float]]]]:
     """The mix that a phase begins with after so many tokens, and its changes by row."""
-    wanted = shares(settings.mix or MixSettings(), names)
-    weights, changes = [wanted[name] for name in names], list[tuple[int, list[float]]]()
+    mix = settings.mix or MixSettings()
+
+    def weights_of(one: MixSettings) -> list[float]:
+        wanted = shares(one, names)
+        return [wanted[name] for name in names]
+
+    weights, changes = weights_of(mix), list[tuple[int, list[float]]]()
     for change in settings.changes:
-        for name in change.weights:
-            if name not in names:
-                raise unknown(name, names, "a source of this run, and a change of the mix names it")
-        changed = [change.weights.get(name, 0.0) for name in names]
+        changed = weights_of(replace(mix, weights=change.weights))  # sources that it does not name share `other`
         row = ceil((change.tokens - tokens) / settings.train.seq_len)
         if row <= 0:
             weights = changed
