@@ -64,7 +64,7 @@ class SchedulerSettings:
     """How the engine shares its steps among requests. The numbers are herd's choice."""
 
     max_running: int = 64  # requests that are computed in one step
-    token_budget: int = 1024  # tokens computed in one step, prompts and continuations together
+    token_budget: int = 1024 + 64  # tokens computed in one step: of prompts, and one of every request that runs
     max_waiting: int = 1024  # requests that wait; more are refused
     patience: int = 64  # every so many admissions one goes to the request that waits longest, whatever its priority
     share: bool = True  # beginnings that requests have in common are computed once
