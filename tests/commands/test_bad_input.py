@@ -40,10 +40,10 @@ SHRUNK = (
     "flagship.shape.dim=16",
     "flagship.shape.n_layers=3",
     "flagship.shape.ffn_dim=32",
-    "flagship.pretrain.0.anneal_steps=0",
-    "flagship.pretrain.0.seq_len=64",
-    "flagship.pretrain.0.batch_tokens=256",
-    "flagship.pretrain.0.steps=4",
+    "flagship.mixes=[]",
+    "flagship.gates=null",
+    'flagship.pretrain=[{"steps": 4, "batch_tokens": 256, "seq_len": 64, "peak_lr": 0.004, "warmup_steps": 8, '
+    '"min_lr_ratio": 0.1, "spike_margin": 6.0, "dtype": "auto", "checkpoint_every_seconds": 20.0}]',
 )
 
 
@@ -140,7 +140,7 @@ def cut(path: Path, share: float = 0.5) -> Path:
         ("flagship.pretrain.0.steps=-1", "should be at least 1", "steps]", ""),
         ("flagship.pretrain.0.peak_lr=NaN", "must be a finite number", "[flagship.pretrain.0.peak_lr]", ""),
         ("flagship.pretrain.0.dtype=float16", "'float16' is not a choice of", "dtype", "did you mean 'bfloat16'?"),
-        ("flagship.pretrain.3.steps=4", "there is no number 3 in a list of 1", "[flagship.pretrain.3.steps]", ""),
+        ("flagship.pretrain.4.steps=4", "there is no number 4 in a list of 4", "[flagship.pretrain.4.steps]", ""),
         ("flagship.pretrain.².steps=4", "there is no number ²", "[flagship.pretrain.².steps]", ""),
         ("flagship.pretrain=[]", "needs one phase", "[pretrain]", ""),
         ("flagship.shape.n_heads=3", "cannot be split into 3 heads", "[dim]", "multiple of n_heads"),
