@@ -28,7 +28,7 @@ ORDER = (
         "evaluate",
     ),
     *("synthesize", "posttrain", "scaling", "serve", "assist"),
-    *("recipe", "recipes", "report", "release", "road", "commands", "cli"),
+    *("recipe", "recipes", "report", "release", "road", "commands", "cli", "__main__"),
 )
 RANK = {room: place for place, room in enumerate(ORDER)}
 TORCH_FREE_ROOMS = ("text", "corpus", "paddock", "scaling", "report", "evaluate", "recipes", "hub", "release")
