@@ -35,6 +35,7 @@ TORCH_FREE_ROOMS = ("text", "corpus", "paddock", "scaling", "report", "evaluate"
 TORCH_FREE = (
     *("errors", "progress", "files", "config", "stages", "lanes", "devices"),
     *("recipe", "generate/protocol", "road/graph", "cli"),
+    *("train/parallel/plan", "train/parallel/schedule", "train/parallel/play"),
 )
 LIGHT = ("torch", "numpy", "scipy", "tokenizers", "rich", "pyarrow", "transformers")
 
