@@ -28,7 +28,7 @@ from herd.train.averaging import WeightAverage
 from herd.train.batch import Batch, BatchSource
 from herd.train.checkpoints import Checkpoints, Saved
 from herd.train.faults.attend import attend
-from herd.train.faults.causes import CorruptWeights
+from herd.train.faults.causes import LOST, CorruptWeights, cause_of, lost_peer
 from herd.train.faults.settings import FaultSettings
 from herd.train.guards import Guard
 from herd.train.history import History, StepRecord, TrainResult
@@ -92,6 +92,8 @@ def train(
                 run.checkpoints.close(run.progress)
         except BaseException as stopped:
             error = stopped
+            if worker.world > 1 and cause_of(stopped) == LOST:
+                raise lost_peer(stopped) from stopped
             raise
         finally:
             hook.end(error)

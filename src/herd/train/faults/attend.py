@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from herd.errors import TrainingError
+from herd.errors import HerdError, TrainingError
 from herd.files import make_folder
 from herd.progress import Progress
 from herd.train.faults.causes import NOT_FINITE, RankFault, cause_of
@@ -18,6 +18,7 @@ from herd.train.faults.runlog import RANKS, RunLog, last_verdict, read_account, 
 from herd.train.faults.settings import FaultSettings
 from herd.train.history import StepRecord, read_history
 from herd.train.hooks import Hook
+from herd.train.interrupts import Stopped
 from herd.train.sharded_ranks import Ranks
 from herd.train.worker import Worker
 
@@ -105,8 +106,9 @@ class Attendance(Hook):
 
 
 def _said(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:1000]}" if text and text[0] else type(error).__name__
+    text = (str(error).strip().splitlines() or [""])[0][:1000]
+    known = isinstance(error, HerdError | Stopped)
+    return text if known and text else f"{type(error).__name__}: {text}"
 
 
 def _ranks_of(error: BaseException) -> tuple[int, ...]:

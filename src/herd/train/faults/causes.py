@@ -70,3 +70,12 @@ def cause_of(error: BaseException) -> Cause:
     if any(word in text for word in ("gloo", "NCCL", "DistBackendError", "DistNetworkError", "Connection")):
         return LOST
     return GPU if "CUDA error" in text else SOFTWARE
+
+
+def lost_peer(error: BaseException) -> HerdError:
+    """What gloo or NCCL says of a process that has gone, in a sentence."""
+    return HerdError(
+        "the connection to another process of this job is lost, so this one ends too",
+        where=str(error).strip().partition("\n")[0][:200],
+        mend="the process that ended first says why; under torchrun the job goes on from its last checkpoint",
+    )

@@ -69,7 +69,7 @@ class LifeFile:
             text = json.dumps(asdict(replace(self.life, detail=self.life.detail[:500], where=""))).encode()
         with suppress(OSError):
             if self._handle is not None:
-                os.pwrite(self._handle, text.ljust(_SIZE)[:_SIZE], 0)
+                os.pwrite(self._handle, text.ljust(_SIZE - 1)[: _SIZE - 1] + b"\n", 0)
 
     def close(self) -> None:
         if self._handle is not None:
@@ -120,7 +120,8 @@ def verdict(lives: Sequence[Life]) -> Verdict | None:
     cause = min((cause for cause, _ in found), key=rank_of_cause)
     those = [life for one, life in found if one == cause]
     named = sorted({rank for life in those for rank in life.blamed}) or [life.rank for life in those]
-    detail = next((life.detail for life in those if life.detail), "")
+    nearest = sorted(those, key=lambda life: life.rank not in named)
+    detail = next((life.detail for life in nearest if life.detail), "")
     if cause == KILLED:
         detail = "; ".join(f"rank {life.rank} at {life.at()}" for life in those)
     return Verdict(cause, tuple(named), max(life.step for life in lives), detail, max(life.time for life in lives))

@@ -18,6 +18,7 @@ from datetime import timedelta
 import torch
 from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.rendezvous import rendezvous
 
 from herd.errors import SettingError
 from herd.train.batch import Part
@@ -98,11 +99,25 @@ def processes(plan: ParallelPlan, device: str = "auto") -> Iterator[Mesh | None]
         torch.cuda.set_device(own)
     backend = "cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo"
     if not dist.is_initialized():
-        dist.init_process_group(backend, timeout=timedelta(minutes=MINUTES))
+        _start(backend)
     try:
         yield Mesh.of(plan, own)
     finally:
         dist.destroy_process_group()
+
+
+def _start(backend: str) -> None:
+    """The process group. torchrun has one store for all lives of a job (torch 2.13), where the addresses of dead
+    processes still stand: without a prefix for each life a job that was started again would wait for them."""
+    store, rank, world = next(iter(rendezvous("env://")))
+    life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore(f"life-{life}", store),
+        rank=rank,
+        world_size=world,
+        timeout=timedelta(minutes=MINUTES),
+    )
 
 
 def local_device(name: str) -> torch.device:
