@@ -32,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rank = f" on rank {os.environ['RANK']}" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
         tell(f"herd{rank}: {error}")
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         tell("herd: stopped; the same command goes on from here")
-        return 130
+        return int(getattr(stopped, "exit_code", 130))  # of a training that was told so by another signal
     except BrokenPipeError:  # the reader left
         abandon(sys.stdout)
         return 141
@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     _quantize(_command(commands, "quantize", "BF16 to FP8, as released", "quantize runs/nano/flagship flagship-fp8"))
     _convert(_command(commands, "convert", "a model from one format to another", "convert original model --to hf"))
     _inspect(_command(commands, "inspect", "what a model is, and what is wrong with it", "inspect Llama-3.1-8B"))
+    _debug(_command(commands, "debug", "what went wrong with a training", "debug log runs/nano"))
     _release(_command(commands, "release", "a model to the hub, with its card", "release FOLDER me/NAME --dry-run"))
     _pull(_command(commands, "pull", "a model from the hub", "pull meta-llama/Llama-3.1-8B-Instruct"))
     _doctor(_command(commands, "doctor", "this machine, and what it can run how fast", "doctor"))
@@ -434,6 +435,55 @@ def _inspect(command: argparse.ArgumentParser) -> None:
         return inspect(options.words, options.tokenizer, sys.stdout, values=options.values, as_json=options.json)
 
     command.set_defaults(call=call)
+
+
+def _debug(command: argparse.ArgumentParser) -> None:
+    kinds = command.add_subparsers(title="kinds", metavar="KIND", required=True)
+    log = _command(kinds, "log", "what interrupted a run, and its effective training time", "debug log runs/nano")
+    log.add_argument("run", type=Path, help="the folder of a run, of one of its stages, or of a training")
+    log.add_argument("--json", action="store_true", help="for machines")
+
+    def call_log(options: argparse.Namespace) -> int:
+        from herd.commands.debug_log import show_log
+
+        return show_log(options.run, options.json)
+
+    log.set_defaults(call=call_log)
+    nan = _command(kinds, "nan", "replay a failed step: which module first is not finite", "debug nan RUN/training")
+    nan.add_argument("folder", type=Path, help="a training folder in which a step failed, or one of its checkpoints")
+    nan.add_argument("--batch", type=Path, metavar="FILE", help="a saved batch (default: the newest in the folder)")
+
+    def call_nan(options: argparse.Namespace) -> int:
+        from herd.commands.debug_nan import replay_failed
+
+        return replay_failed(options.folder, options.batch)
+
+    nan.set_defaults(call=call_nan)
+    compare = _command(
+        kinds, "compare", "the same steps under several plans: what differs first", "debug compare dp=1 tp=2 --model M"
+    )
+    compare.add_argument("plans", nargs="+", metavar="PLAN", help="as for --plan; dp=1 is one process")
+    compare.add_argument("--model", type=Path, required=True, help="a model folder or a checkpoint, small")
+    compare.add_argument("--batch", type=Path, metavar="FILE", help="a saved batch (default: made-up documents)")
+    compare.add_argument("--steps", type=int, default=1, help="updates (default: 1)")
+    compare.add_argument(
+        "--tolerance", type=float, default=1e-5, help="of a tensor's largest value (default: 1e-5; 0: every bit)"
+    )
+    _device(compare, default="cpu")
+
+    def call_compare(options: argparse.Namespace) -> int:
+        from herd.commands.debug_compare import compare_plans
+
+        return compare_plans(
+            options.plans,
+            options.model,
+            options.batch,
+            steps=options.steps,
+            tolerance=options.tolerance,
+            device=options.device,
+        )
+
+    compare.set_defaults(call=call_compare)
 
 
 def _pull(command: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Under torchrun with restarts: whatever strikes a rank, the job ends as one that nothing struck, and says what it was."""
+"""Under torchrun with restarts: whatever strikes a rank, the job ends as one that nothing struck, and names it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def rows_of(folder: Path) -> list[dict[int, str]]:
     found = []
     for path in sorted(folder.glob("rows-*.jsonl")):
         tries: list[list[Any]] = [json.loads(line) for line in path.read_text().splitlines()]
-        found.append({step: rows for step, rows in tries})
+        found.append(dict(tries))
     return found
 
 

@@ -6,10 +6,12 @@ its gradients from the last layer to the first, its weights.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -41,24 +43,27 @@ class Difference:
         )
 
 
-def read_record(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a record, of every pipeline rank."""
+def read_record(folder: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """All tensors of a record, of every pipeline rank, and its modules in the order in which they ended."""
     parts = sorted(folder.glob("part-*.safetensors"))
     if not parts:
         raise ArtifactError("the run under this plan left no record", where=str(folder))
     found: dict[str, Tensor] = {}
+    order: list[str] = []
     for part in parts:
         found |= safetensors.torch.load_file(part)
-    return found
+        with safetensors.safe_open(part, "pt") as file:
+            order += json.loads(file.metadata()["order"])
+    return found, order
 
 
 def differences(one: Mapping[str, Tensor], other: Mapping[str, Tensor], modules: Sequence[str]) -> Iterator[Difference]:
-    """Every tensor of both, in the order of computing; `modules` and parameters in the model's own order."""
+    """Every tensor of both, in the order of computing; `modules` as they end in a forward pass."""
     order = {name: place for place, name in enumerate(modules)}
 
     def place(name: str) -> tuple[int, int, int, int]:
         step, kind, microbatch, own = name.split(".", 3)
-        number = order.get(own.removesuffix(".weight"), 0)
+        number = order.get(own.removesuffix(".weight"), len(order))
         return int(step), _KINDS.index(kind), int(microbatch), -number if kind == "gradient" else number
 
     for name in sorted(one.keys() & other.keys(), key=place):
@@ -74,17 +79,3 @@ def _difference(step: int, kind: str, microbatch: int, name: str, a: Tensor, b: 
     largest, scale = float(apart.max()), float(a.double().abs().max())
     relative = largest / scale if scale > 0 else (0.0 if largest == 0 else float("inf"))
     return Difference(step, kind, microbatch, name, largest, relative, int((apart > 0).sum()), a.numel())
-
-
-def execution_order(names: Sequence[str]) -> list[str]:
-    """Module names in the order in which they end: parts before what they are parts of.
-
-    `named_modules` gives what holds others first; a module ends when its last part has.
-    """
-    ended: list[str] = []
-    open_: list[str] = []
-    for name in names:
-        while open_ and not name.startswith(f"{open_[-1]}."):
-            ended.append(open_.pop())
-        open_.append(name)
-    return ended + open_[::-1]

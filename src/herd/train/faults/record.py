@@ -8,6 +8,7 @@ SPEC is a `Spec` as JSON. However the plan cuts a tensor, it is put together aga
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -111,9 +112,11 @@ def record(spec: Spec, mesh: Mesh | None) -> None:
     )
     worker = Worker(model, settings) if mesh is None else MeshWorker.of(model, objective, settings, mesh)
     taken: dict[str, Tensor] = {}
+    order: list[str] = []  # of modules, as they end
     for step in range(1, spec.steps + 1):
         with _activations(worker.optimiser.compute) as seen:
             terms = worker.forward_backward([batch.share(worker.part) for batch in batches], objective)
+        order = list(seen)
         for name, made in seen.items():
             for number, tensor in enumerate(made):
                 taken[key(step, "forward", number, name)] = _whole(tensor, batches[number], name, config, mesh)
@@ -127,7 +130,8 @@ def record(spec: Spec, mesh: Mesh | None) -> None:
     place = mesh.place if mesh else None
     if place is None or place.dp == place.cp == place.tp == 0:
         with atomic_file(Path(spec.out) / f"part-{place.pp if place else 0}.safetensors") as handle:
-            handle.write(safetensors.torch.save({name: tensor.contiguous() for name, tensor in taken.items()}))
+            whole = {name: tensor.contiguous() for name, tensor in taken.items()}
+            handle.write(safetensors.torch.save(whole, {"order": json.dumps(order)}))
 
 
 @contextmanager

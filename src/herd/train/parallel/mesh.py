@@ -17,6 +17,7 @@ from datetime import timedelta
 
 import torch
 from torch import distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # it is there
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.rendezvous import rendezvous
 
@@ -113,7 +114,7 @@ def _start(backend: str) -> None:
     life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     dist.init_process_group(
         backend,
-        store=dist.PrefixStore(f"life-{life}", store),
+        store=PrefixStore(f"life-{life}", store),
         rank=rank,
         world_size=world,
         timeout=timedelta(minutes=MINUTES),
