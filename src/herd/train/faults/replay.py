@@ -73,7 +73,7 @@ def _of_microbatch(model: nn.Module, objective: Objective, batch: Batch, number:
     found: list[Origin] = []
     with _asked(model, found):
         terms = objective.terms(model, batch)
-        if not found and not math.isfinite(float(terms.total)):
+        if not found and not math.isfinite(float(terms.total.detach())):
             found.append(Origin("loss", "", number))
         if not found:
             terms.total.backward()  # type: ignore[no-untyped-call]
