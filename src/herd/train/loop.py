@@ -73,7 +73,7 @@ def train(
     `tokenizer` lies in the checkpoints, each of which `herd convert` makes a model folder of.
     On a mesh `model` may be on the meta device: `weights` are then its parameters, one after the other, of which each
     process keeps its share, and what was learnt is in the checkpoints only. A model that has values gets its own back.
-    `faults`: what is looked for on a mesh (docs/faults.md).
+    `faults`: what is looked for on a mesh (docs/faults.md); None: what HERD_FAULTS says.
     Raises TrainingError (not finite, spike), StorageError (disk full), DeviceError (out of memory), ArtifactError (no
     usable checkpoint), SettingError (a checkpoint of another run), Stopped (a KeyboardInterrupt) after Ctrl-C or
     SIGTERM, with a checkpoint.
@@ -81,7 +81,7 @@ def train(
     with memory_errors(less_memory(settings)):
         worker = _worker(model, objective, settings, mesh, weights)
         said = (progress or Silent()) if worker.is_first else Silent()
-        hook = worker.hook = attend(Path(folder), worker, faults or FaultSettings(), said)
+        hook = worker.hook = attend(Path(folder), worker, faults or FaultSettings.of_environment(), said)
         error: BaseException | None = None
         try:
             run = _Run(model, worker, objective, source, settings, Path(folder), said, validate, tokenizer, begin)

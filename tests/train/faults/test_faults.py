@@ -116,6 +116,16 @@ def test_settings_out_of_range_are_refused(name: str) -> None:
         FaultSettings(**{name: -1})
 
 
+def test_the_environment_sets_what_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert FaultSettings.of_environment() == FaultSettings()
+    monkeypatch.setenv("HERD_FAULTS", "hang_seconds=30, compare_every=5")
+    assert FaultSettings.of_environment() == FaultSettings(hang_seconds=30.0, compare_every=5)
+    for wrong in ("hang_secs=3", "hang_seconds"):
+        monkeypatch.setenv("HERD_FAULTS", wrong)
+        with pytest.raises(SettingError):
+            FaultSettings.of_environment()
+
+
 def test_the_log_of_one_process_tells_what_was_lost(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = tiny_settings(checkpoint_every_steps=2)
     BreaksAt.calls = 0
@@ -230,7 +240,7 @@ def test_debug_nan_replays_the_weights_and_the_batch_of_the_failed_step(
     told = capsys.readouterr().out
     assert "after 1 updates" in told
     assert "first      " in told
-    assert "forward: model.layers.0" in told
+    assert "first      backward: model.norm" in told
     assert "the ids up to there are" in told
     assert main(["debug", "nan", str(folder.parent)]) == ArtifactError.exit_code
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
-from herd.config import need
+from herd.config import need, override
 
 
 @dataclass(frozen=True)
@@ -25,3 +26,9 @@ class FaultSettings:
         need(self, "look_seconds", self.look_seconds > 0, "more than 0")
         need(self, "slow_factor", self.slow_factor == 0 or self.slow_factor > 1, "0 (off) or more than 1")
         need(self, "slow_window", self.slow_window >= 1, "1 or more")
+
+    @staticmethod
+    def of_environment() -> FaultSettings:
+        """What HERD_FAULTS says, e.g. `hang_seconds=300,compare_every=50`: a job's concern, and no part of a recipe."""
+        said = [word.strip() for word in os.environ.get("HERD_FAULTS", "").split(",") if word.strip()]
+        return override(FaultSettings(), said)
