@@ -5,8 +5,6 @@ that turns from round to round, so that each pair sees the same machine. All beg
 batches; their losses must agree at every step, or the row is refused. The row of that name is herd beside the fastest
 of the run; one more row a peer has its ratio. The limit is the measured rate of square products, in the same rounds,
 over the FLOPs of a token. The first step (compilation, where there is any) is told on standard error.
-
-`train-scaling`: herd alone, tokens/s against model size, length and batch, and a plot in docs/pictures/.
 """
 
 from __future__ import annotations

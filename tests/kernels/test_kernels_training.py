@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from herd.kernels import training
+from herd.kernels import training, training_attention
 from herd.llama import reference
 from herd.llama.rope import document_starts
 
@@ -93,14 +93,14 @@ def test_attention(dtype, packed):
     ):
         q = draw(batch, length, heads, size, dtype=dtype)
         k, v = (draw(batch, length, groups, size, dtype=dtype, seed=seed) for seed in (1, 2))
-        if not training.attends(q):
+        if not training_attention.attends(q):
             assert dtype == torch.bfloat16
             pytest.skip("attention in bfloat16 needs AMX")
         starts = starts_of(batch, length, packed).int()
         keys = torch.arange(length)
         mask = ((keys >= starts[..., None]) & (keys <= keys[:, None]))[:, None]
         assert_same_gradients(
-            lambda q, k, v, s=starts: training.attention(q, k, v, s),
+            lambda q, k, v, s=starts: training_attention.attention(q, k, v, s),
             lambda q, k, v, m=mask: reference.attention(q, k, v, m),
             *(q, k, v),
         )
@@ -112,7 +112,7 @@ def test_gradients_do_not_depend_on_the_number_of_threads():
         x, weight = draw(300, 96).requires_grad_(), draw(96).requires_grad_()
         q = draw(2, 300, 4, 32).requires_grad_()
         training.rms_norm(x, weight, 1e-5).square().sum().backward()
-        training.attention(
+        training_attention.attention(
             q, q[:, :, :2], q[:, :, 2:], torch.zeros(2, 300, dtype=torch.int32)
         ).square().sum().backward()
         return x.grad, weight.grad, q.grad
@@ -129,9 +129,9 @@ def test_gradients_do_not_depend_on_the_number_of_threads():
 def test_what_does_not_fit_is_refused():
     q, starts = draw(1, 40, 4, 32), torch.zeros(1, 40, dtype=torch.int32)
     with pytest.raises(ValueError, match="do not fit"):
-        training.attention(q, q[:, :, :3], q[:, :, :3], starts)
+        training_attention.attention(q, q[:, :, :3], q[:, :, :3], starts)
     with pytest.raises(ValueError, match="do not fit"):
-        training.attention(q, q, q, starts.long())
-    assert not training.attends(draw(1, 40, 4, 24))
+        training_attention.attention(q, q, q, starts.long())
+    assert not training_attention.attends(draw(1, 40, 4, 24))
     assert not training.usable(q.double())
     assert not training.usable(q, q.bfloat16())

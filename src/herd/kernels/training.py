@@ -1,12 +1,12 @@
 """What training does between its products, forward and backward, each in one walk over memory, as autograd functions.
 
     normed = rms_norm(x, weight, eps)                    mixed = swiglu(gate, up)
-    q_BTHK = rotate(q_BTHK, cos, sin)                    out_BTHK = attention(q_BTHK, k_BTGK, v_BTGK, starts_BT)
+    q_BTHK = rotate(q_BTHK, cos, sin)
     total = cross_entropy(hidden_ND, weight_VD, targets_N, weights_N)
 
-In float32 and bfloat16 on the CPU, where `usable` (and for attention `attends`) holds; sums are float32. Forward they
-round where the plain functions of `llama/` round; gradients are rounded once. Sums over rows run in an order that does
-not depend on the number of threads.
+In float32 and bfloat16 on the CPU, where `usable` holds; sums are float32. Attention is in `training_attention.py`.
+Forward they round where the plain functions of `llama/` round; gradients are rounded once. Sums over rows run in an
+order that does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ TYPES = {torch.float32: 0, torch.bfloat16: 1}  # `enum number` in csrc/pass.h
 NORM_BACKWARD, SWIGLU_BACKWARD, TURN, LOSS = range(4)  # `enum training_kind` in csrc/train.h
 CHUNK = 64  # rows whose gradients of a norm's weight are summed together: CHUNK in csrc/train.h
 LOSS_BYTES = 1 << 22  # of logits that are alive at a time: they stay in a cache
-LONGEST = 8192  # tokens of a row: attention keeps the scores of 32 queries
 
 
 class _Training(ctypes.Structure):
@@ -40,32 +39,12 @@ class _Training(ctypes.Structure):
     )
 
 
-class _Attention(ctypes.Structure):
-    """`train_attention` of csrc/train.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "starts", "out", "lse", "grad")),
-        *((name, ctypes.c_void_p) for name in ("grad_q", "grad_k", "grad_v")),
-        *((name, ctypes.c_int64) for name in ("rows", "length", "heads", "groups", "size")),
-        ("type", ctypes.c_int32),
-    )
-
-
 def usable(*tensors: Tensor) -> bool:
     """Whether the library takes these: plain tensors of one dtype that it knows, in main memory."""
     first = tensors[0]
     plain = all(type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" for x in tensors)
     alike = plain and first.dtype in TYPES and all(x.dtype == first.dtype for x in tensors)
     return alike and kernels() is not None and not torch.compiler.is_compiling()
-
-
-def attends(q_BTHK: Tensor) -> bool:
-    """Whether `attention` takes these queries: heads of whole steps of 32; in bfloat16 only with matrix tiles."""
-    found = kernels()
-    _, length, _, size = q_BTHK.shape
-    if found is None or size % 32 or size > 256 or not 0 < length <= LONGEST:
-        return False
-    return bool(found.library.herd_train_attention_able(found.level, TYPES[q_BTHK.dtype]))
 
 
 def _run(kind: int, rows: int, width: int, dtype: torch.dtype, **fields: Any) -> None:
@@ -166,64 +145,6 @@ def _turn(x_BTHK: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
 def rotate(x_BTHK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Each pair (i, i + K/2) of every head turned by its angle; cos and sin [B or 1, T, 1, K/2] in float32."""
     out: Tensor = _Rotate.apply(x_BTHK, cos.contiguous(), sin.contiguous())  # type: ignore[no-untyped-call]
-    return out
-
-
-class _AttentionFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, starts_BT: Tensor) -> Tensor:
-        q_BTHK, k_BTGK, v_BTGK = q_BTHK.contiguous(), k_BTGK.contiguous(), v_BTGK.contiguous()
-        out, (batch, length, heads, _) = torch.empty_like(q_BTHK), q_BTHK.shape
-        lse_BHT = torch.empty(batch, heads, length)
-        _attend(q_BTHK, k_BTGK, backward=False, v=v_BTGK, starts=starts_BT, out=out, lse=lse_BHT)
-        ctx.save_for_backward(q_BTHK, k_BTGK, v_BTGK, starts_BT, out, lse_BHT)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, starts, out, lse = ctx.saved_tensors
-        grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        named = dict(zip(("grad_q", "grad_k", "grad_v"), grads, strict=True))
-        _attend(q, k, backward=True, v=v, starts=starts, out=out, lse=lse, grad=grad.contiguous(), **named)
-        return *grads, None
-
-
-def _attend(q_BTHK: Tensor, k_BTGK: Tensor, backward: bool, **tensors: Tensor) -> None:
-    found = kernels()
-    assert found is not None, "the library is not there: ask `attends` first"
-    batch, length, heads, size = q_BTHK.shape
-    told = {name: tensor.data_ptr() for name, tensor in tensors.items()}
-    call = _Attention(
-        q=q_BTHK.data_ptr(),
-        k=k_BTGK.data_ptr(),
-        rows=batch,
-        length=length,
-        heads=heads,
-        groups=k_BTGK.shape[2],
-        size=size,
-        type=TYPES[q_BTHK.dtype],
-        **told,
-    )
-    if found.library.herd_train_attention(found.level, found.threads, int(backward), ctypes.byref(call)):
-        raise MemoryError("no memory for the attention of a training step")
-
-
-def attention(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, starts_BT: Tensor) -> Tensor:
-    """softmax(q k / sqrt(K)) v of each head; query t of a row looks at keys starts_BT[.., t] (int32) .. t."""
-    batch, length, heads, size = q_BTHK.shape
-    groups = k_BTGK.shape[2]
-    alike = q_BTHK.dtype == k_BTGK.dtype == v_BTGK.dtype
-    if not (
-        k_BTGK.shape == v_BTGK.shape == (batch, length, groups, size)
-        and starts_BT.shape == (batch, length)
-        and starts_BT.dtype == torch.int32
-        and starts_BT.is_contiguous()
-        and heads % groups == 0
-        and alike
-    ):
-        raise ValueError(f"queries {tuple(q_BTHK.shape)} do not fit keys {tuple(k_BTGK.shape)} or their documents")
-    out: Tensor = _AttentionFunction.apply(q_BTHK, k_BTGK, v_BTGK, starts_BT)  # type: ignore[no-untyped-call]
     return out
 
 

@@ -20,7 +20,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from herd.kernels import training
+from herd.kernels import training, training_attention
 from herd.kernels.library import kernels
 from herd.llama.attention import Attention, Layout, attend
 from herd.llama.block import FeedForward, RMSNorm
@@ -54,8 +54,8 @@ class _Attention(Attention):
         v_BTGK = self.v_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
         cos, sin = layout.cos.float(), layout.sin.float()
         q_BTHK, k_BTGK = training.rotate(q_BTHK, cos, sin), training.rotate(k_BTGK, cos, sin)
-        if training.attends(q_BTHK):
-            mixed_BTHK = training.attention(q_BTHK, k_BTGK, v_BTGK, _starts(x_BTD, layout))
+        if training_attention.attends(q_BTHK):
+            mixed_BTHK = training_attention.attention(q_BTHK, k_BTGK, v_BTGK, _starts(x_BTD, layout))
         else:
             mixed_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, layout)
         out_BTD: Tensor = self.o_proj(mixed_BTHK.flatten(2))
