@@ -27,6 +27,7 @@ from herd.stages import Context
 from herd.text import Tokenizer
 from herd.train.ahead import ReadAhead
 from herd.train.batch import Batch
+from herd.train.faults.runlog import NAME as RUN_LOG
 from herd.train.history import TrainResult
 from herd.train.loop import mean_loss, train
 from herd.train.objectives.language_modelling import LanguageModelling
@@ -165,6 +166,6 @@ def save_folder(
     """
     with model_output(ctx.out) as folder:
         save_model(folder, model, model.config, tokenizer=tokenizer, herd=dict(made), instruct=instruct)
-    history = ctx.scratch / "training" / "history.jsonl"
-    if history.exists():
-        shutil.copy(history, ctx.out / "history.jsonl")
+    for name in ("history.jsonl", RUN_LOG):
+        if (ctx.scratch / "training" / name).exists():
+            shutil.copy(ctx.scratch / "training" / name, ctx.out / name)

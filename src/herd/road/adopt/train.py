@@ -30,6 +30,7 @@ from herd.road.adopt.teach import taught
 from herd.stages import Context
 from herd.text import Tokenizer
 from herd.train.batch import Batch, BatchSource
+from herd.train.faults.runlog import NAME as RUN_LOG
 from herd.train.loop import less_memory, train
 from herd.train.objectives.distillation import Distillation
 from herd.train.objectives.dpo import DirectPreference, reference_logprobs
@@ -100,7 +101,9 @@ def _run(ctx: Context) -> Mapping[str, Any]:
     report = training_report(result) | {"items": plan.items, "objective": settings.adoption.objective, **size}
     report |= {"device": describe(device), "before": before, "held_out_items": plan.held_items}
     report |= save(ctx.out, settings, plan.model, tokenizer, report, ctx.progress)
-    shutil.copy(ctx.scratch / "training" / "history.jsonl", ctx.out / "history.jsonl")
+    for name in ("history.jsonl", RUN_LOG):
+        if (ctx.scratch / "training" / name).exists():
+            shutil.copy(ctx.scratch / "training" / name, ctx.out / name)
     return report
 
 

@@ -31,7 +31,7 @@ def attend(folder: Path, worker: Worker, settings: FaultSettings, progress: Prog
 
     Raises TrainingError, on every rank, when torchrun has restarted a run that failed twice in the same way.
     """
-    ranks = Ranks.here()
+    ranks = Ranks.here() if worker.world > 1 else Ranks()
     before = ranks.first(lambda: _look_back(folder))
     plain = Attendance(folder, worker, progress, before)
     if worker.world == 1:
