@@ -44,6 +44,8 @@ def raise_herd(
         from herd.commands.dry_run import show
 
         show(recipe, herd, folder)
+        if plan:
+            _show_plan(recipe, plan)
         return 0
     if recipe.needs:
         raise SettingError(
@@ -72,6 +74,17 @@ def raise_herd(
             if not until:
                 _tell(herd, runner, folder)
     return 0
+
+
+def _show_plan(recipe: Recipe, text: str) -> None:
+    """What the plan costs each process, phase by phase of the flagship's pre-training."""
+    from herd.train.parallel.estimate import estimate, told
+
+    plan, config = parse_plan(text), recipe.flagship.shape.config(recipe.tokenizer.vocab_size)
+    print(f"plan     {plan}: {plan.world_size} processes")
+    for number, phase in enumerate(recipe.flagship.pretrain, 1):
+        for line in told(estimate(config, plan, phase)):
+            print(f"{line}   (phase {number})")
 
 
 def _until(herd: Herd, name: str) -> Sequence[Stage]:

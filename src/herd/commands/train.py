@@ -164,4 +164,12 @@ def _show(adoption: Adoption, asked: Asked, folder: Path, stages: Sequence[Stage
         found = Runner(folder).finished(stage)
         print(f"stage    {stage.folder}{'   (done)' if found else ''}")
     print(f"out      {folder}")
+    if asked.plan:
+        from herd.train.parallel.estimate import estimate, told
+        from herd.weights.hf import load_config
+
+        plan, config = parse_plan(asked.plan), load_config(asked.model)
+        print(f"plan     {plan}: {plan.world_size} processes")
+        for line in told(estimate(config, plan, adoption.train)):
+            print(line)
     return 0

@@ -10,14 +10,12 @@ from functools import cache
 from itertools import product
 
 import pytest
-import torch
 from layouts import Trajectory, find, laid_out, trained
 from processes import run_on
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 OBJECTIVES = ("packed", "whole rows", "distillation", "dpo", "reward")
-SFT = ("packed", "dpo")
 CLOSE = 1e-5
 TABLE = [
     (2, ["dp=2,shard=none", "dp=2", "tp=2", "cp=2"], OBJECTIVES),
@@ -45,6 +43,5 @@ def test_every_layout_learns_what_one_process_learns(world: int, plans: list[str
             assert got == pytest.approx(expected, rel=CLOSE), (plan, name)
         assert one.metrics == pytest.approx(wanted.metrics, rel=CLOSE, abs=CLOSE), (plan, name)
         for key, weight in wanted.weights.items():  # AdamW moves elements of tiny gradients by their sign
-            torch.testing.assert_close(
-                one.weights[key], weight, rtol=0, atol=1e-4, msg=lambda text: f"{plan} {key} {text}"
-            )
+            worst = float((one.weights[key] - weight).abs().max())
+            assert worst < 1e-4, (plan, name, key)

@@ -14,8 +14,12 @@ the vocabulary (`vocabulary.py`) knows of it.
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +108,74 @@ class _ScatterSum(torch.autograd.Function):
 
 def gather_tokens(part_BTD: Tensor, group: TensorGroup) -> Tensor:
     whole: Tensor = _GatherTokens.apply(part_BTD, group)  # type: ignore[no-untyped-call]
+    kept = _KEPT.get()
+    if kept is not None:
+        kept.note(whole, part_BTD.detach())
     return whole
+
+
+class _Parts:
+    """What autograd would keep of all tokens in a forward, kept as this rank's part, and gathered again backwards.
+
+    That is most of what a layer keeps: matrices need their inputs for the gradient (Korthikanti et al. 2022).
+    """
+
+    def __init__(self, group: TensorGroup) -> None:
+        self.group = group
+        self._parts: dict[int, tuple[Tensor, Tensor]] = {}  # by the storage of the whole, which lives as long as this
+        self._made: dict[int, weakref.ref[Tensor]] = {}
+
+    def note(self, whole: Tensor, part: Tensor) -> None:
+        self._parts[whole.untyped_storage()._cdata] = whole.detach(), part
+
+    def end(self) -> None:
+        """The forward is over: the wholes go, the parts stay with the graph."""
+        self._parts.clear()
+
+    def pack(self, saved: Tensor) -> Any:
+        found = self._parts.get(saved.untyped_storage()._cdata) if type(saved) is Tensor else None
+        observer = OBSERVER.get()
+        if observer is not None:
+            observer(saved if found is None else found[1])
+        if found is None:
+            return saved
+        return _Packed(found[1], saved.size(), saved.stride(), int(saved.storage_offset()))
+
+    def unpack(self, packed: Any) -> Tensor:
+        if not isinstance(packed, _Packed):
+            return cast(Tensor, packed)
+        made = self._made.get(id(packed.part))
+        whole = made() if made is not None else None
+        if whole is None:  # the matrices that share an input ask one after the other
+            whole = _gathered(packed.part, self.group)
+            self._made[id(packed.part)] = weakref.ref(whole)
+        return whole.as_strided(packed.size, packed.stride, packed.offset)
+
+
+class _Packed(NamedTuple):
+    part: Tensor
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+
+
+OBSERVER: ContextVar[Callable[[Tensor], object] | None] = ContextVar("observer", default=None)  # of what is kept
+_KEPT: ContextVar[_Parts | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def _keeping_parts(group: TensorGroup) -> Iterator[None]:
+    if not torch.is_grad_enabled():
+        yield
+        return
+    parts = _Parts(group)
+    before = _KEPT.set(parts)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(parts.pack, parts.unpack):
+            yield
+    finally:
+        _KEPT.reset(before)
+        parts.end()
 
 
 def scatter_sum(summand_BTD: Tensor, group: TensorGroup) -> Tensor:
@@ -188,7 +259,10 @@ class _SharedTokens(Llama):
             tokens_BT = padded(tokens_BT, whole)
             positions_BT = None if positions_BT is None else padded(positions_BT, whole)
             document_ids_BT = None if document_ids_BT is None else padded_documents(document_ids_BT, whole)
-        hidden_BTD = super().forward(tokens_BT, positions_BT=positions_BT, document_ids_BT=document_ids_BT, cache=cache)
+        with _keeping_parts(self.tensors):
+            hidden_BTD = super().forward(
+                tokens_BT, positions_BT=positions_BT, document_ids_BT=document_ids_BT, cache=cache
+            )
         is_part = self.model._modules.get("norm") is None  # a stage of a pipeline that hands its part on
         return hidden_BTD if is_part else hidden_BTD[:, :length]
 
