@@ -51,7 +51,7 @@ def examine(path: Path, *, values: bool = False, progress: Progress | None = Non
     _look_at_tensors(report, model)
     _look_at_rope(report, model.config)
     look_at_text(report, model)
-    if model.config_file == "config.json" and path.is_dir():
+    if model.config_file == "config.json" and path.is_dir() and report.formats[0] != "checkpoint":
         _look_at_hf(report, model)
     if values:
         found = [*value_faults(model, progress or Silent()), *checklist_faults(path)]
