@@ -182,11 +182,11 @@ def _product(n: int, k: int, out: int) -> Callable[[], object]:
 def _attention(q: Any, k: Any, v: Any, layout: Any, fast: bool) -> Any:
     import torch
 
-    from herd.kernels import training
+    from herd.kernels import training_attention as own
     from herd.llama.attention import attend
 
-    if fast and training.attends(q):
-        return training.attention(q, k, v, torch.zeros(q.shape[:2], dtype=torch.int32))
+    if fast and own.attends(q):
+        return own.attention(q, k, v, torch.zeros(q.shape[:2], dtype=torch.int32))
     return attend(q, k, v, layout)
 
 
