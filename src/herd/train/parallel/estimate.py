@@ -32,7 +32,7 @@ from herd.train.parallel.mesh import Mesh
 from herd.train.parallel.plan import ParallelPlan
 from herd.train.parallel.schedule import Schedule
 from herd.train.parallel.stage import LlamaStage, network
-from herd.train.parallel.tensor import OBSERVER
+from herd.train.parallel.tokens import OBSERVER
 from herd.train.settings import TrainSettings
 
 _FLOAT32 = 4

@@ -14,17 +14,10 @@ the vocabulary (`vocabulary.py`) knows of it.
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
-from torch.autograd.function import once_differentiable
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
 from torch.nn import functional as F
@@ -39,148 +32,8 @@ from herd.train.objectives.reward import RewardModel, Score
 from herd.train.parallel.context import become
 from herd.train.parallel.rows import padded, padded_documents
 from herd.train.parallel.stage import network
+from herd.train.parallel.tokens import TensorGroup, gather_tokens, keeping_parts, scatter_sum
 from herd.train.parallel.vocabulary import VocabularyShard
-
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-
-
-@dataclass(frozen=True)
-class TensorGroup:
-    """The processes that share matrices and the tokens between them."""
-
-    mesh: DeviceMesh
-
-    @property
-    def processes(self) -> dist.ProcessGroup:
-        return self.mesh.get_group()
-
-    @property
-    def size(self) -> int:
-        return self.mesh.size()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> TensorGroup:
-        return self  # a copy of a model is on the same processes
-
-
-def _gathered(part_BTD: Tensor, group: TensorGroup) -> Tensor:
-    part_BTD = part_BTD.contiguous()
-    all_ranks = part_BTD.new_empty(group.size * len(part_BTD), *part_BTD.shape[1:])
-    _all_gather(all_ranks, part_BTD, group=group.processes)
-    return all_ranks.view(group.size, *part_BTD.shape).transpose(0, 1).flatten(1, 2)
-
-
-def _scattered(whole_BTD: Tensor, group: TensorGroup) -> Tensor:
-    rows, length = whole_BTD.shape[:2]
-    parts = whole_BTD.view(rows, group.size, length // group.size, -1).transpose(0, 1).contiguous()
-    own = parts.new_empty(parts.shape[1:])
-    _reduce_scatter(own, parts.flatten(0, 1), group=group.processes)
-    return own
-
-
-class _GatherTokens(torch.autograd.Function):
-    """[B, T/TP, D] of every rank -> [B, T, D]; backwards, the sum over ranks of this rank's tokens."""
-
-    @staticmethod
-    def forward(ctx: Any, part_BTD: Tensor, group: TensorGroup) -> Tensor:
-        ctx.group = group
-        return _gathered(part_BTD, group)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_BTD: Tensor) -> tuple[Tensor, None]:
-        return _scattered(grad_BTD.contiguous(), ctx.group), None
-
-
-class _ScatterSum(torch.autograd.Function):
-    """[B, T, D], a summand on every rank -> [B, T/TP, D] of the sum; backwards, the gradients of all tokens."""
-
-    @staticmethod
-    def forward(ctx: Any, summand_BTD: Tensor, group: TensorGroup) -> Tensor:
-        ctx.group = group
-        return _scattered(summand_BTD.contiguous(), group)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_BTD: Tensor) -> tuple[Tensor, None]:
-        return _gathered(grad_BTD, ctx.group), None
-
-
-def gather_tokens(part_BTD: Tensor, group: TensorGroup) -> Tensor:
-    whole: Tensor = _GatherTokens.apply(part_BTD, group)  # type: ignore[no-untyped-call]
-    kept = _KEPT.get()
-    if kept is not None:
-        kept.note(whole, part_BTD.detach())
-    return whole
-
-
-class _Parts:
-    """What autograd would keep of all tokens in a forward, kept as this rank's part, and gathered again backwards.
-
-    That is most of what a layer keeps: matrices need their inputs for the gradient (Korthikanti et al. 2022).
-    """
-
-    def __init__(self, group: TensorGroup) -> None:
-        self.group = group
-        self._parts: dict[int, tuple[Tensor, Tensor]] = {}  # by the storage of the whole, which lives as long as this
-        self._made: dict[int, weakref.ref[Tensor]] = {}
-
-    def note(self, whole: Tensor, part: Tensor) -> None:
-        self._parts[whole.untyped_storage()._cdata] = whole.detach(), part
-
-    def end(self) -> None:
-        """The forward is over: the wholes go, the parts stay with the graph."""
-        self._parts.clear()
-
-    def pack(self, saved: Tensor) -> Any:
-        found = self._parts.get(saved.untyped_storage()._cdata) if type(saved) is Tensor else None
-        observer = OBSERVER.get()
-        if observer is not None:
-            observer(saved if found is None else found[1])
-        if found is None:
-            return saved
-        return _Packed(found[1], saved.size(), saved.stride(), int(saved.storage_offset()))
-
-    def unpack(self, packed: Any) -> Tensor:
-        if not isinstance(packed, _Packed):
-            return cast(Tensor, packed)
-        made = self._made.get(id(packed.part))
-        whole = made() if made is not None else None
-        if whole is None:  # the matrices that share an input ask one after the other
-            whole = _gathered(packed.part, self.group)
-            self._made[id(packed.part)] = weakref.ref(whole)
-        return whole.as_strided(packed.size, packed.stride, packed.offset)
-
-
-class _Packed(NamedTuple):
-    part: Tensor
-    size: torch.Size
-    stride: tuple[int, ...]
-    offset: int
-
-
-OBSERVER: ContextVar[Callable[[Tensor], object] | None] = ContextVar("observer", default=None)  # of what is kept
-_KEPT: ContextVar[_Parts | None] = ContextVar("kept", default=None)
-
-
-@contextmanager
-def _keeping_parts(group: TensorGroup) -> Iterator[None]:
-    if not torch.is_grad_enabled():
-        yield
-        return
-    parts = _Parts(group)
-    before = _KEPT.set(parts)
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(parts.pack, parts.unpack):
-            yield
-    finally:
-        _KEPT.reset(before)
-        parts.end()
-
-
-def scatter_sum(summand_BTD: Tensor, group: TensorGroup) -> Tensor:
-    own: Tensor = _ScatterSum.apply(summand_BTD, group)  # type: ignore[no-untyped-call]
-    return own
 
 
 def _own(module: nn.Module, *grad: Placement) -> Tensor:
@@ -259,7 +112,7 @@ class _SharedTokens(Llama):
             tokens_BT = padded(tokens_BT, whole)
             positions_BT = None if positions_BT is None else padded(positions_BT, whole)
             document_ids_BT = None if document_ids_BT is None else padded_documents(document_ids_BT, whole)
-        with _keeping_parts(self.tensors):
+        with keeping_parts(self.tensors):
             hidden_BTD = super().forward(
                 tokens_BT, positions_BT=positions_BT, document_ids_BT=document_ids_BT, cache=cache
             )
