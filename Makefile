@@ -54,13 +54,16 @@ bench: setup  ## all benchmark rows; timings are ratios
 	@$(BIN)/python -m bench all
 
 # llama.cpp is built for this machine, but without AMX: its Q8_0 path there ends in a general protection fault for two
-# rows and more. Where no compiler is, the wheel of xllamacpp (AVX2) stands in. vLLM wants versions of its own.
+# rows and more. Where no compiler is, the wheel of xllamacpp (AVX2) stands in. litgpt asks for an older huggingface_hub than
+# the others bring, and works with theirs. vLLM wants versions of its own.
 PLAIN := $(if $(filter x86_64,$(shell uname -m)),-mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
 LLAMA_CPP := -DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DLLAMA_CURL=OFF -DCMAKE_C_FLAGS='$(PLAIN)' -DCMAKE_CXX_FLAGS='$(PLAIN)'
 
 bench-peers:  ## environments of their own for the programs we compare with
 	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/pip install -q --disable-pip-version-check -c constraints.txt torch transformers trl peft
+	@.venv-peers/bin/pip install -q --disable-pip-version-check -c constraints.txt lightning jsonargparse
+	@.venv-peers/bin/pip install -q --disable-pip-version-check --no-deps litgpt==0.5.13
 	@CMAKE_ARGS="$(LLAMA_CPP)" .venv-peers/bin/pip install -q --no-binary llama-cpp-python llama-cpp-python \
 		|| .venv-peers/bin/pip install -q xllamacpp
 	@test -x .venv-peers-vllm/bin/python || $(PYTHON) -m venv .venv-peers-vllm

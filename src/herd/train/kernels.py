@@ -106,8 +106,7 @@ def cross_entropy(
 def keep_freed_memory() -> None:
     """Let this process keep what it frees below 32 MiB a piece, where the C library is glibc.
 
-    Every step asks for the same activations again. Given back to the system, their pages come back one fault each:
-    30,000 a step of the bench's small shape, a tenth of its time in bfloat16.
+    Every step asks for the same activations again. Given back to the system, their pages come back one fault each.
     """
     if not sys.platform.startswith("linux"):
         return
