@@ -17,6 +17,7 @@ _EXTRAS = {  # name of an extra -> the modules that it installs
     "transformers": ("transformers", "compressed_tensors"),
     "grammar": ("llguidance",),
     "serve": ("fastapi", "uvicorn", "httptools", "uvloop", "prometheus_client", "llguidance"),
+    "remote": ("fsspec", "s3fs", "gcsfs", "huggingface_hub"),
     "vllm": ("vllm",),
 }
 _WIDTH = 29  # of a column of the table

@@ -164,7 +164,7 @@ def _stand(thread: int | None) -> _Stand | None:
     if frame is None:
         return None
     code = frame.f_code
-    line = linecache.getline(code.co_filename, frame.f_lineno)
+    line = linecache.getline(code.co_filename, frame.f_lineno or 0)
     waits = Path(code.co_filename).name == "threading.py" or bool(_WAITING.search(line))
     return _Stand(_place(frame), waits)
 
