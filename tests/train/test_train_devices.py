@@ -29,6 +29,7 @@ from herd.train.optimiser import Optimiser
 from herd.train.pairs import pair_batch
 from herd.train.precision import compute_dtype
 from herd.train.recompute import recompute
+from herd.train.run import Run
 from herd.train.worker import Worker
 from herd.weights.frozen import FrozenLinear
 from herd.weights.lora import attach, matrices, put
@@ -169,7 +170,7 @@ def test_a_checkpoint_is_taken_up_on_another_device(tmp_path, kind, monkeypatch)
     train(model, objective, source, settings, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-3")
     there, said = far(made(tmp_path, "sft", kind)[0]), Notes()
-    run = loop._Run(there, Worker(there, settings), objective, source, settings, tmp_path / "run", said, None)
+    run = Run(there, Worker(there, settings), objective, source, settings, tmp_path / "run", said, None)
     run.history.close()
     assert run.step == 2
     moments = dict(run.optimiser.moments())
