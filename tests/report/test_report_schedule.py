@@ -10,7 +10,7 @@ from herd.report.schedule import schedule_picture
 from herd.train.parallel.play import Played, nominal, played
 from herd.train.parallel.schedule import Schedule
 
-PICTURE = Path(__file__).parent.parent.parent / "docs" / "pipeline.svg"
+PICTURE = Path(__file__).parent.parent.parent / "docs" / "pictures" / "pipeline.svg"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
