@@ -5,12 +5,6 @@
 
 #include "pass.h"
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
 #define ROOM ((int64_t)64 << 20) /* bytes: parts that are kept until all are there take no more */
 #define SMALL ((int64_t)1 << 12) /* queries by keys: less is not worth waking a thread */
 
@@ -34,30 +28,22 @@ typedef struct {
     atomic_int thread;
 } shared;
 
-static size_t lined(size_t bytes) { return (bytes + 63) / 64 * 64; }
-
-static void *take(uintptr_t *room, size_t bytes) {
-    const uintptr_t taken = *room;
-    *room += lined(bytes);
-    return (void *)taken;
-}
-
 /* Room of one thread: a state of the whole and one of a split, which share all but their sums. Returns its end. */
 static uintptr_t make_states(const shared *s, const void *at, state *whole, state *part) {
     uintptr_t room = (uintptr_t)at;
     const size_t row = (size_t)s->rows * sizeof(float), size = (size_t)s->size_padded;
     state made = {.a = s->a, .size_padded = s->size_padded};
-    made.q = take(&room, row * size);
-    made.k = take(&room, BLOCK * size * sizeof(float));
-    made.v = take(&room, BLOCK * size * sizeof(float));
-    made.scores = take(&room, row * BLOCK);
-    made.last = take(&room, (size_t)s->rows * sizeof(int64_t));
+    made.q = carve(&room, row * size);
+    made.k = carve(&room, BLOCK * size * sizeof(float));
+    made.v = carve(&room, BLOCK * size * sizeof(float));
+    made.scores = carve(&room, row * BLOCK);
+    made.last = carve(&room, (size_t)s->rows * sizeof(int64_t));
     state *both[] = {whole, part};
     for (int i = 0; i < 2; i++) {
         *both[i] = made;
-        both[i]->top = take(&room, row);
-        both[i]->total = take(&room, row);
-        both[i]->mixed = take(&room, row * size);
+        both[i]->top = carve(&room, row);
+        both[i]->total = carve(&room, row);
+        both[i]->mixed = carve(&room, row * size);
     }
     return room;
 }

@@ -3,12 +3,6 @@
 
 #include "pass.h"
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
 #define PIECE 16                 /* rows that a thread takes at most */
 #define SMALL ((int64_t)1 << 16) /* numbers: less is not worth waking a thread */
 

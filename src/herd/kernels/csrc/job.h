@@ -18,6 +18,11 @@ enum xtype { X_FLOAT32, X_BFLOAT16 };
 #define SCRATCH 32768   /* bytes of a thread's scratch beside those that a kernel states */
 #define E4M3_MAX 448.0f /* the largest finite e4m3 value */
 #define INLINE static inline __attribute__((always_inline))
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
 
 typedef struct {
     const uint8_t *weight; /* N rows, row_bytes from one to the next */
@@ -49,6 +54,16 @@ typedef struct {
     size_t scratch;     /* bytes of scratch for each padded column of W */
     size_t scratch_row; /* and for each row of x */
 } kernel;
+
+/* Bytes up to whole lines of a cache. */
+INLINE size_t lined(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+/* The next `bytes` of a room. From 0 on, where the room ends is how large it has to be. */
+INLINE void *carve(uintptr_t *room, size_t bytes) {
+    const uintptr_t taken = *room;
+    *room += lined(bytes);
+    return (void *)taken;
+}
 
 INLINE int64_t x_size(enum xtype type) { return type == X_BFLOAT16 ? 2 : 4; }
 

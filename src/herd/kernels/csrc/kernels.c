@@ -12,12 +12,6 @@
 #include "pass.h"
 #include "product.h"
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
 #define SMALL ((int64_t)1 << 16) /* weights, in bytes for up to eight rows: less is not worth waking a thread */
 #define FEW ((int64_t)1 << 15)   /* activations: less is prepared before a thread wakes */
 #define CUTS 8 /* pieces of a thread's rows of W: who is done sooner takes what is left of another's */
@@ -171,8 +165,6 @@ static void multiply(shared *s, int threads) {
    its size. Whoever finds none makes one of his own. */
 static _Atomic(void *) spare;
 
-static size_t lined(size_t bytes) { return (bytes + 63) / 64 * 64; }
-
 static char *take_room(size_t bytes) {
     void *kept = atomic_exchange(&spare, NULL);
     if (kept && *(size_t *)kept >= bytes) return kept;
@@ -188,25 +180,19 @@ static char *take_room(size_t bytes) {
 
 static void give_room(void *room) { free(atomic_exchange(&spare, room)); }
 
-/* The next `bytes` of a room. */
-static void *part(char **room, size_t bytes) {
-    char *taken = *room;
-    *room += lined(bytes);
-    return taken;
-}
-
 /* Room for a product of at most `block` rows of x at a time; NULL where memory is short. */
 static char *lay_out(shared *s, int64_t block, int threads) {
     const int64_t columns = s->kernel.columns, rows = (block / columns + 2) * columns, k = s->j.k_padded;
     s->scratch_bytes = lined(SCRATCH + s->kernel.scratch * (size_t)k + s->kernel.scratch_row * (size_t)rows);
     const size_t of_x = (size_t)(rows * k) * s->kernel.x_bytes, of_scales = (size_t)block * sizeof(float),
                  of_scratch = s->scratch_bytes * (size_t)threads, of_next = sizeof *s->next * (size_t)threads;
-    char *room = take_room(64 + lined(of_x) + lined(of_scales) + lined(of_next) + of_scratch), *at = room + 64;
+    char *room = take_room(64 + lined(of_x) + lined(of_scales) + lined(of_next) + of_scratch);
     if (!room) return room;
-    s->next = part(&at, of_next);
-    s->j.x_scale = part(&at, of_scales);
-    s->scratch = part(&at, of_scratch);
-    s->j.prepared = part(&at, of_x);
+    uintptr_t at = (uintptr_t)room + 64;
+    s->next = carve(&at, of_next);
+    s->j.x_scale = carve(&at, of_scales);
+    s->scratch = carve(&at, of_scratch);
+    s->j.prepared = carve(&at, of_x);
     return room;
 }
 

@@ -4,12 +4,6 @@
 #include "pass.h"
 #include "product.h"
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
 enum operation_kind { PRODUCT, ELEMENTWISE, ATTENTION };
 
 typedef struct {

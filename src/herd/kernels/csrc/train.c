@@ -4,12 +4,6 @@
 
 #include "train.h"
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
 #define SMALL ((int64_t)1 << 15) /* numbers: less is not worth waking a thread */
 
 static training_level training_of(int level) {
