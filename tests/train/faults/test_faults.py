@@ -30,6 +30,7 @@ from herd.train.interrupts import Stopped
 from herd.train.loop import train
 from herd.train.objectives.language_modelling import LanguageModelling
 from herd.train.objectives.terms import LossTerms
+from herd.train.parallel.plan import parse_plan
 from herd.train.sources import Batches, TokenStream
 
 
@@ -63,9 +64,16 @@ def test_the_minority_is_named_and_all_where_there_is_none() -> None:
 
 
 def test_of_two_ranks_the_slower_is_told_and_stages_are_compared_among_themselves() -> None:
-    assert [slow.rank for slow in slow_ranks([1.0, 1.5], [0, 0], 1.3, 10)] == [1]
-    assert slow_ranks([1.0, 3.0], [0, 1], 1.3, 10) == []
-    assert [slow.rank for slow in slow_ranks([1, 1, 1, 2, 9], [0, 0, 0, 0, 0], 1.3, 1)] == [4, 3]
+    def told(work: list[float], plan: str) -> list[int]:
+        return [slow.rank for slow in slow_ranks(work, parse_plan(plan), 1.3, 10)]
+
+    assert told([1.0, 1.5], "dp=2") == [1]
+    assert told([1, 1, 1, 2, 9], "dp=5") == [4, 3]
+    assert told([1.0, 3.0], "pp=2") == []  # a rank without peers is compared with nobody
+    # [TP, CP, PP, DP]: ranks 0, 1, 4, 5 are the first stage, which here has a third of the second one's work.
+    assert told([1, 1, 3, 3, 1, 1, 3, 3], "tp=2,pp=2,dp=2") == []
+    assert told([1, 1, 3, 3, 1, 2, 3, 3], "tp=2,pp=2,dp=2") == [5]  # faster than the other stage, and slow
+    assert told([1, 1, 3, 3, 1, 1, 6, 3], "tp=2,pp=2,dp=2") == [6]
 
 
 def test_who_hangs_is_who_is_silent_or_does_not_wait_or_began_fewest() -> None:

@@ -99,9 +99,7 @@ class Together(Hook):
         work, seen = self._by_rank(seconds), self._by_rank(float(looks))
         if min(seen) < LEAST_LOOKS or not self.worker.is_first:
             return
-        plan = self.worker.mesh.plan
-        stages = [plan.place(rank).pp for rank in range(plan.world_size)]
-        for slow in slow_ranks(work, stages, self.settings.slow_factor, self.settings.slow_window):
+        for slow in slow_ranks(work, self.worker.mesh.plan, self.settings.slow_factor, self.settings.slow_window):
             self.progress.note(str(slow))
             self.plain.log.write("slow", step=self.step, rank=slow.rank, factor=round(slow.factor, 3))
 

@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from herd.train.parallel.plan import ParallelPlan
+
 LEAST_LOOKS = 10  # of a window: below that a share is chance
 
 
@@ -26,14 +28,14 @@ class Slow:
         return f"rank {self.rank} is slow: {times} ({self.seconds:.3g} s a step)"
 
 
-def slow_ranks(work: Sequence[float], stages: Sequence[int], factor: float, steps: int) -> list[Slow]:
-    """`work`: seconds of own work of every rank over `steps` steps; `stages`: which pipeline rank each is.
+def slow_ranks(work: Sequence[float], plan: ParallelPlan, factor: float, steps: int) -> list[Slow]:
+    """`work`: seconds of own work of every rank of the plan over `steps` steps. The slowest comes first.
 
     The middle of an even number is the lower one, so that of two ranks the slower can be told.
     """
     found = []
-    for stage in sorted(set(stages)):
-        peers = [rank for rank, own in enumerate(stages) if own == stage]
+    for stage in range(plan.pp):
+        peers = [rank for rank in range(plan.world_size) if plan.place(rank).pp == stage]
         middle = statistics.median_low([work[rank] for rank in peers])
         if middle > 0:
             times = ((rank, work[rank] / middle) for rank in peers)
