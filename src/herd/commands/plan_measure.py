@@ -202,29 +202,29 @@ def _none() -> Network:
 def _talk(world: int) -> dict[str, float]:
     """Of gathers and reductions of float32 among all processes: bytes/s past each of them, and seconds a step."""
     import torch
-    from torch import distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import DTensor
 
     if world == 1:
         return {"link_rate": 1e12, "latency": 0.0, "dispatch_seconds": 0.0}
-    short, long = (_ring(count, world, dist, torch) for count in _MESSAGES)
+    short, long = (_ring(count, world) for count in _MESSAGES)
     latency = short / (world - 1)
     one = DTensor.from_local(torch.ones(1), init_device_mesh("cpu", (world,)))
     found = {"latency": latency, "dispatch_seconds": _seconds(lambda: one + one)}
     return found | {"link_rate": 4 * _MESSAGES[1] * (world - 1) / world / max(long - short, 1e-9)}
 
 
-def _ring(count: int, world: int, dist: Any, torch: Any) -> float:
+def _ring(count: int, world: int) -> float:
     """Seconds of a gather or reduction of `count` numbers: half of both together."""
+    import torch
+
+    from herd.train.parallel.collectives import gather_into, scatter_into
+
     own, whole = torch.ones(count // world), torch.ones(count)
-    # torch 2.13 gave both a new name and warns of the old one.
-    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-    reduce = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
     def both() -> None:
-        gather(whole, own)
-        reduce(own, whole)
+        gather_into(whole, own)
+        scatter_into(own, whole)
 
     return _seconds(both, calls=20) / 2
 

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.tensor import DTensor, Replicate
 
+from herd.train.parallel.collectives import gathered
+
 _WORDS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
 
 
@@ -75,10 +77,8 @@ def compare(sums: Mapping[str, Tensor], all_replicas: Sequence[Replicas]) -> lis
     found = []
     for one in all_replicas:
         own = torch.stack([sums[name] for name in one.names])
-        every = [torch.empty_like(own) for _ in range(dist.get_world_size(one.group))]
-        dist.all_gather(every, own, group=one.group)
         ranks = dist.get_process_group_ranks(one.group)
-        table = torch.stack(every).T.tolist()
+        table = gathered(own, one.group).T.tolist()
         found += [
             Differs(name, minority(ranks, row)) for name, row in zip(one.names, table, strict=True) if len(set(row)) > 1
         ]

@@ -20,7 +20,6 @@ import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
 from herd.config import load, save, to_plain
 from herd.files import atomic_file, make_folder
@@ -32,6 +31,7 @@ from herd.train.objectives.dpo import DirectPreference
 from herd.train.objectives.language_modelling import LanguageModelling
 from herd.train.objectives.terms import Objective
 from herd.train.packing import Row, collate
+from herd.train.parallel.collectives import gathered
 from herd.train.parallel.context import gather_context
 from herd.train.parallel.mesh import Mesh, processes
 from herd.train.parallel.plan import parse_plan
@@ -172,22 +172,16 @@ def _whole(part_BTX: Tensor, batch: Batch, name: str, config: LlamaConfig, mesh:
     if plan.tp > 1:
         here = padded_length(length, plan.cp, plan.tp) // plan.cp if plan.cp > 1 else length
         if part_BTX.shape[1] < here:
-            part_BTX = torch.cat(_of_all(part_BTX, mesh.group("tp")), 1)
+            part_BTX = torch.cat([*gathered(part_BTX, mesh.group("tp"))], 1)
         if part_BTX.shape[2] < _widths(name, config):
-            part_BTX = torch.cat(_of_all(part_BTX, mesh.group("tp")), 2)
+            part_BTX = torch.cat([*gathered(part_BTX, mesh.group("tp"))], 2)
     if plan.cp > 1 and part_BTX.shape[1] < length:
         part_BTX = gather_context(part_BTX, mesh.context)
     part_BTX, rows = part_BTX[:, :length], len(batch.tokens_BT)
     if plan.dp > 1:
-        parts = _of_all(part_BTX, mesh.group("dp"))
+        parts = gathered(part_BTX, mesh.group("dp"))
         part_BTX = torch.cat([part[: len(Part(i, plan.dp).of(rows))] for i, part in enumerate(parts)])
     return part_BTX
-
-
-def _of_all(tensor: Tensor, group: dist.ProcessGroup) -> list[Tensor]:
-    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(parts, tensor.contiguous(), group=group)
-    return parts
 
 
 def _full(tensor: Tensor) -> Tensor:

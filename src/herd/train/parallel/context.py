@@ -34,11 +34,8 @@ from herd.llama.blocked import plan_documents
 from herd.llama.cache import KVCache
 from herd.llama.model import Llama
 from herd.llama.rope import document_starts
+from herd.train.parallel.collectives import gathered, scattered_sum
 from herd.train.parallel.rows import chunks_of, padded, padded_documents, padded_length, part
-
-# torch 2.13 gave both a new name and warns of the old one.
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 @dataclass(frozen=True)
@@ -70,11 +67,8 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own: Tensor, group: ContextGroup) -> Tensor:
         ctx.group = group
-        count, own = group.count, own.contiguous()
-        all_ranks = own.new_empty(count * len(own), *own.shape[1:])
-        _all_gather(all_ranks, own, group=group.processes)
         # [CP, B, 2, C, ...]: the early chunks lie in the order of the ranks, the late ones the other way round
-        halves = all_ranks.view(count, len(own), 2, own.shape[1] // 2, *own.shape[2:])
+        halves = gathered(own, group.processes).view(group.count, len(own), 2, own.shape[1] // 2, *own.shape[2:])
         return torch.cat([halves[:, :, 0], halves[:, :, 1].flip(0)]).transpose(0, 1).flatten(1, 2)
 
     @staticmethod
@@ -84,10 +78,7 @@ class _Gather(torch.autograd.Function):
         chunks = grad.reshape(len(grad), 2 * group.count, -1, *grad.shape[2:]).transpose(0, 1)
         halves = torch.stack([chunks[: group.count], chunks[group.count :].flip(0)], 2).flatten(2, 3)
         wide = torch.promote_types(grad.dtype, torch.float32)
-        all_ranks = halves.to(wide).flatten(0, 1).contiguous()
-        own = all_ranks.new_empty(len(grad), *all_ranks.shape[1:])
-        _reduce_scatter(own, all_ranks, group=group.processes)
-        return own.to(grad.dtype), None
+        return scattered_sum(halves.to(wide), group.processes).to(grad.dtype), None
 
 
 def gather_context(part_BTD: Tensor, group: ContextGroup) -> Tensor:

@@ -20,8 +20,7 @@ from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 from torch.distributed.device_mesh import DeviceMesh
 
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+from herd.train.parallel.collectives import gathered, scattered_sum
 
 
 @dataclass(frozen=True)
@@ -43,18 +42,13 @@ class TensorGroup:
 
 
 def _gathered(part_BTD: Tensor, group: TensorGroup) -> Tensor:
-    part_BTD = part_BTD.contiguous()
-    all_ranks = part_BTD.new_empty(group.size * len(part_BTD), *part_BTD.shape[1:])
-    _all_gather(all_ranks, part_BTD, group=group.processes)
-    return all_ranks.view(group.size, *part_BTD.shape).transpose(0, 1).flatten(1, 2)
+    return gathered(part_BTD, group.processes).transpose(0, 1).flatten(1, 2)
 
 
 def _scattered(whole_BTD: Tensor, group: TensorGroup) -> Tensor:
     rows, length = whole_BTD.shape[:2]
-    parts = whole_BTD.view(rows, group.size, length // group.size, -1).transpose(0, 1).contiguous()
-    own = parts.new_empty(parts.shape[1:])
-    _reduce_scatter(own, parts.flatten(0, 1), group=group.processes)
-    return own
+    parts = whole_BTD.view(rows, group.size, length // group.size, -1).transpose(0, 1)
+    return scattered_sum(parts, group.processes)
 
 
 class _GatherTokens(torch.autograd.Function):

@@ -23,8 +23,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from herd.llama.loss import chunk_rows, chunked_cross_entropy, token_logprobs
-
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+from herd.train.parallel.collectives import gathered
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,6 @@ class VocabularyShard:
         here = (ids >= self.first) & (ids < self.first + len(self.local))
         return torch.where(here, ids - self.first, 0), here
 
-    def gathered(self, values: Tensor) -> Tensor:
-        """[ranks, ...] of every rank's values."""
-        values = values.contiguous()
-        found = values.new_empty(self.size * len(values), *values.shape[1:])
-        _all_gather(found, values, group=self.group)
-        return found.view(self.size, *values.shape)
-
 
 def _embedding(tokens_BT: Tensor, shard: VocabularyShard, *_: Any, **__: Any) -> Tensor:
     """A summand of the embedding: zero for the tokens of other ranks."""
@@ -79,7 +71,7 @@ def _linear(hidden: Tensor, shard: VocabularyShard, bias: None = None) -> Tensor
     """Logits of the whole vocabulary on every rank; without gradient."""
     most = -(-shard.rows // shard.size)
     own = (hidden @ shard.local.t()).detach()
-    all_ranks = shard.gathered(F.pad(own, (0, most - own.shape[-1])).flatten(0, -2))
+    all_ranks = gathered(F.pad(own, (0, most - own.shape[-1])).flatten(0, -2), shard.group)
     return all_ranks.movedim(0, -2).flatten(-2)[..., : shard.rows].view(*hidden.shape[:-1], shard.rows)
 
 
@@ -89,7 +81,7 @@ def _seen(hidden_CD: Tensor, shard: VocabularyShard, targets_CJ: Tensor) -> tupl
     logits_CV = (hidden_CD @ shard.local.t()).to(wide)
     places_CJ, here_CJ = shard.own(targets_CJ)
     found_CJ = logits_CV.gather(1, places_CJ) * here_CJ
-    both_RC = shard.gathered(torch.cat([logits_CV.logsumexp(1, keepdim=True), found_CJ], 1))
+    both_RC = gathered(torch.cat([logits_CV.logsumexp(1, keepdim=True), found_CJ], 1), shard.group)
     total_C1 = both_RC[:, :, :1].logsumexp(0)
     return logits_CV, total_C1, both_RC[:, :, 1:].sum(0) - total_C1
 
