@@ -18,17 +18,17 @@ from torch import distributed as dist
 from torch.distributed.tensor import DTensor, Replicate
 
 from herd.train.parallel.collectives import gathered
+from herd.train.parallel.data import local
 
 _WORDS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
 
 
 def words_sum(tensor: Tensor) -> Tensor:
     """The sum of a tensor's memory, read as integers of its elements' size; modulo 2^64."""
-    local = tensor.detach()
-    local = local.to_local() if isinstance(local, DTensor) else local
-    if not local.numel():
-        return torch.zeros((), dtype=torch.int64, device=local.device)
-    return local.contiguous().view(-1).view(_WORDS[local.element_size()]).sum(dtype=torch.int64)
+    own = local(tensor.detach())
+    if not own.numel():
+        return torch.zeros((), dtype=torch.int64, device=own.device)
+    return own.contiguous().view(-1).view(_WORDS[own.element_size()]).sum(dtype=torch.int64)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultReduceScatter
-from torch.distributed.tensor import DTensor
+
+from herd.train.parallel.data import local
 
 
 class OwnGradients:
@@ -28,7 +29,7 @@ class OwnGradients:
 
     @torch.no_grad()
     def look(self, gradient: Tensor) -> None:
-        own = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+        own = local(gradient)
         if own.numel():  # times zero: finite values leave nothing, others leave NaN for good
             self._sum.add_(torch.linalg.vector_norm(own.detach(), dtype=torch.float32) * 0)
 

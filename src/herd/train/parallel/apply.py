@@ -26,7 +26,7 @@ from herd.train.parallel import fp8
 from herd.train.parallel.context import parallelise_context
 from herd.train.parallel.data import shard_data
 from herd.train.parallel.mesh import Mesh
-from herd.train.parallel.stage import cut, network, stages_of
+from herd.train.parallel.stage import cut, network, roots_of
 from herd.train.parallel.tensor import parallelise_tensors
 from herd.train.precision import compute_dtype
 from herd.train.recompute import recompute
@@ -82,11 +82,6 @@ def arrange(skeleton: nn.Module, objective: Objective, settings: TrainSettings, 
 def counts_pairs(objective: Objective) -> bool:
     """Whether an objective needs whole rows, which context ranks then give it."""
     return objective.unit == "pairs"
-
-
-def roots_of(part: nn.Module) -> tuple[nn.Module, ...]:
-    """What is called: the stages of a pipeline rank, or the model."""
-    return stages_of(part) if "stages" in part.__dict__ else (part,)
 
 
 def without_values(model: nn.Module, device: torch.device) -> nn.Module:

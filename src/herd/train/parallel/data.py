@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor, Partial
 
 from herd.llama.block import Block
 from herd.train.parallel.mesh import Mesh
+from herd.train.parallel.stage import roots_of
 
 _BUCKET = 1 << 26  # gradients in one sum: 256 MiB of float32
 
@@ -31,7 +32,7 @@ def shard_data(part: nn.Module, mesh: Mesh, dtype: torch.dtype) -> None:
         param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
     again, shards = mesh.plan.shard == "reshard", mesh.data["shards"]
-    for root in part.__dict__.get("stages", (part,)):
+    for root in roots_of(part):
         for module in list(root.modules()):
             if isinstance(module, Block):
                 fully_shard(module, mesh=shards, reshard_after_forward=again, mp_policy=policy)

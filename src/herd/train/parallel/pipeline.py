@@ -27,14 +27,15 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.distributed.tensor import DTensor
 
 from herd.devices import device_of
 from herd.train.batch import Batch
 from herd.train.objectives.terms import LossTerms, Objective
+from herd.train.parallel.data import local
 from herd.train.parallel.play import Move, with_moves
 from herd.train.parallel.schedule import Action, Schedule
 from herd.train.parallel.stage import LlamaStage, network, stages_of, tied_name
+from herd.train.worker import detached
 
 Watch = Callable[[nn.Module, bool], None]  # a stage, and whether this is its last backward of the step
 
@@ -108,7 +109,8 @@ class Pipeline:
         tied = parameters.get(tied_name(self.part) or "")
         if tied is None or not tied.requires_grad or self.size == 1:
             return
-        own = _local(tied.grad)
+        assert tied.grad is not None, "a tied embedding without gradient"
+        own = local(tied.grad)
         theirs, peer = torch.empty_like(own), self.size - 1 - self.rank
         moves = [
             dist.P2POp(dist.isend, own.clone(), group=self.group, group_peer=peer),
@@ -117,11 +119,6 @@ class Pipeline:
         for work in dist.batch_isend_irecv(moves):
             work.wait()
         own.add_(theirs)
-
-
-def _local(grad: Tensor | None) -> Tensor:
-    assert grad is not None, "a tied embedding without gradient"
-    return grad.to_local() if isinstance(grad, DTensor) else grad
 
 
 @dataclass
@@ -172,7 +169,7 @@ class _Step:
                 self.inputs[place] = received
         if llama.last:
             terms = self.objective.terms(stage, batch)
-            self.terms.append(LossTerms(terms.total.detach(), terms.count, terms.metrics))
+            self.terms.append(detached(terms))
             end = terms.total
         else:
             end = stage(batch.tokens_BT, positions_BT=batch.positions_BT, document_ids_BT=batch.document_ids_BT)

@@ -149,6 +149,11 @@ def stages_of(part: nn.Module) -> tuple[nn.Module, ...]:
     return stages
 
 
+def roots_of(part: nn.Module) -> tuple[nn.Module, ...]:
+    """What is called: the stages of a pipeline rank, or a model that is not cut into any."""
+    return stages_of(part) if "stages" in part.__dict__ else (part,)
+
+
 def network(model: nn.Module) -> Llama:
     """The Llama inside a model or a stage of one."""
     return model.llama if isinstance(model, RewardModel) else cast(Llama, model)

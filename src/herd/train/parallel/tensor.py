@@ -31,7 +31,7 @@ from herd.llama.model import Llama
 from herd.train.objectives.reward import RewardModel, Score
 from herd.train.parallel.context import become
 from herd.train.parallel.rows import padded, padded_documents
-from herd.train.parallel.stage import network
+from herd.train.parallel.stage import network, roots_of
 from herd.train.parallel.tokens import TensorGroup, gather_tokens, keeping_parts, scatter_sum
 from herd.train.parallel.vocabulary import VocabularyShard
 
@@ -136,7 +136,7 @@ def parallelise_tensors(model: nn.Module, mesh: DeviceMesh) -> None:
     Raises SettingError for layers that are not plain matrices: adapters, and bases in eight bits.
     """
     group = TensorGroup(mesh)
-    for owner in [network(model), *(network(stage) for stage in model.__dict__.get("stages", ()))]:
+    for owner in map(network, (model, *roots_of(model))):
         become(owner, _SharedTokens)
         owner.tensors = group  # type: ignore[assignment]
     for name, module in list(model.named_modules()):

@@ -17,12 +17,12 @@ from torch.distributed.tensor import DTensor, Replicate
 from herd.train.batch import Batch
 from herd.train.objectives.terms import LossTerms, Objective
 from herd.train.optimiser import Optimiser
-from herd.train.parallel.apply import bring_back, counts_pairs, lay_out, roots_of
+from herd.train.parallel.apply import bring_back, counts_pairs, lay_out
 from herd.train.parallel.data import before_backward, let_go, local, settle_partial, sum_gradients
 from herd.train.parallel.mesh import Mesh
 from herd.train.parallel.pipeline import Pipeline
 from herd.train.parallel.rows import OneShare, share_context
-from herd.train.parallel.stage import tied_name
+from herd.train.parallel.stage import roots_of, tied_name
 from herd.train.precision import compute_dtype
 from herd.train.settings import TrainSettings
 from herd.train.worker import Evaluates, Worker, detached, summed
