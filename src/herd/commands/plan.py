@@ -14,12 +14,12 @@ from herd.errors import ArtifactError, SettingError
 from herd.files import read_json, write_text
 from herd.llama.config import LlamaConfig, llama31_8b, llama31_70b, llama31_405b
 from herd.recipes import RECIPES, find
+from herd.report.plan import plan_picture
 from herd.scaling.plan.failures import DAY
 from herd.scaling.plan.hardware import Gpu, find_gpu
 from herd.scaling.plan.job import Job, Way
 from herd.scaling.plan.network import Network, find_network
 from herd.scaling.plan.outlook import Outlook, outlook
-from herd.scaling.plan.pictures import picture
 from herd.scaling.plan.search import Found, best, check
 from herd.scaling.plan.serving import serving
 from herd.train.parallel.plan import ParallelPlan, parse_plan
@@ -100,7 +100,7 @@ def plan(asked: Asked) -> int:
     found, job = _find(asked, job)
     ahead = outlook(job, found.way, found.step, seed=asked.seed, dollars=asked.dollars)
     if asked.picture:
-        write_text(Path(asked.picture), picture(job, found.way, found.step, found.memory))
+        write_text(Path(asked.picture), plan_picture(job, found.way, found.step, found.memory) + "\n")
     if asked.json:
         print(json.dumps(as_plain(trained.name, job, found, ahead), indent=2))
     else:

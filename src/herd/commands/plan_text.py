@@ -8,12 +8,12 @@ from typing import Any, TextIO
 
 from herd.config import to_plain
 from herd.llama.config import LlamaConfig
+from herd.report.plan import name_of
 from herd.scaling.plan.failures import HOUR
 from herd.scaling.plan.hardware import GIB, Gpu
 from herd.scaling.plan.job import Job, Way
 from herd.scaling.plan.memory import Memory
 from herd.scaling.plan.outlook import Outlook
-from herd.scaling.plan.pictures import name_of
 from herd.scaling.plan.published import rows
 from herd.scaling.plan.search import Found
 from herd.scaling.plan.serving import Held

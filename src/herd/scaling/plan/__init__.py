@@ -9,7 +9,6 @@
     failures, outlook       interruptions by Monte-Carlo; days, energy, cost, checkpoints
     serving                 which node holds which model, and how fast it answers
     published               rows that others measured, to check the simulation with
-    pictures                the schedule and the memory as SVG
 
 No torch. The arithmetic is told in docs/planning.md.
 """
