@@ -47,9 +47,9 @@ def name_of(part: str) -> str:
 
 
 def plan_picture(job: Job, way: Way, step: Step, memory: Memory) -> Html:
-    title = f"{job.gpus:,} {job.gpu.name}, {way.plan}: {step.seconds:.2f} s a step, MFU {step.mfu:.1%}"
-    parts, y = [tag("text", title, class_="title", x=0, y=18)], 36
-    if step.timeline:
+    title = f"{job.gpus:,} {job.gpu.name}: {step.seconds:.2f} s a step, MFU {step.mfu:.1%}"
+    parts, y = [tag("text", title, class_="title", x=0, y=18), tag("text", str(way.plan), x=0, y=38)], 54
+    if way.plan.pp > 1:
         drawn, y = _pipeline(job, way, step, y)
         parts += drawn
     spent = {name_of(name): seconds for name, seconds in step.parts.items() if seconds > 0.001 * step.seconds}

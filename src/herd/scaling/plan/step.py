@@ -36,7 +36,7 @@ class Step:
 
     seconds: float
     parts: Mapping[str, float]
-    timeline: tuple[Played, ...]  # of one pipeline; empty where there is one stage
+    timeline: tuple[Played, ...]  # of one pipeline
     microbatches: int
     mfu: float
     tokens_per_second: float  # a GPU
