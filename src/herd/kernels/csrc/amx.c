@@ -28,24 +28,7 @@ int amx_allowed(void) {
     return syscall(SYS_arch_prctl, 0x1023, 18) == 0; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
 }
 
-typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} tile_config;
-
 INLINE int64_t columns_of(const job *j) { return j->m < SIDE ? j->m : SIDE; }
-
-/* Tiles 0 to 3: sums. 4 and 5: W. 6 and 7: x, as wide as it has rows. */
-TARGET INLINE void configure(const job *j) {
-    tile_config config = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        const int is_w = i == 4 || i == 5;
-        config.row_bytes[i] = (uint16_t)(is_w ? 64 : 4 * columns_of(j));
-        config.rows[i] = SIDE;
-    }
-    _tile_loadconfig(&config);
-}
 
 /* One step of 32 columns: 32 rows of W against up to 16 of x, `stride` bytes from one pair of columns to the next. */
 TARGET INLINE void multiply_narrow(const uint16_t *w, const uint16_t *x, int64_t stride) {
@@ -172,7 +155,7 @@ TARGET INLINE void many(const job *j, enum format format, const tables *t, int64
 
 TARGET INLINE void rows(const job *j, enum format format, int64_t begin, int64_t end, void *scratch) {
     const tables t = make_tables();
-    configure(j);
+    configure_tiles(columns_of(j)); /* tiles 4 and 5: W; 6 and 7: x, as wide as it has rows */
     if (j->m <= SIDE) few(j, format, &t, begin, end, 1);
     else if (j->m <= 2 * SIDE) few(j, format, &t, begin, end, 2);
     else

@@ -1,4 +1,4 @@
-/* What the files of the AMX level share: tiles, and what fills and empties them. Included behind job.h.
+/* Tiles of products on AMX, and what fills and empties them. Included behind job.h.
 
    A tile holds 16 rows of 64 bytes. Sums are [row of W][row of x] in float, operands 16 rows of W by 32 columns, or 16
    pairs of columns by up to 16 rows of x ("pairs": the instruction adds two neighbours' products at a time). */
@@ -12,19 +12,10 @@
         target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512bf16,gfni,avx2,fma,f16c")))
 #define NAME(name) amx_##name
 #include "narrow.inc.h"
+#include "tiles.inc.h"
 #include "transpose.inc.h"
 
-#define SIDE 16                /* rows and columns of a tile of sums */
-#define TILE (SIDE * SIDE * 2) /* bfloat16 numbers of a tile of operands */
-
-/* Tiles 0 to 3 are sums; in memory they follow one another. */
-TARGET INLINE void zero_sums(void) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-}
-
+/* Sums follow one another in memory. */
 TARGET INLINE void load_sums(const float *sums, int64_t stride) {
     _tile_loadd(0, sums, stride);
     _tile_loadd(1, sums + SIDE * SIDE, stride);

@@ -22,28 +22,12 @@
 #define WIDEN_BF16(p) _mm512_setzero_ps() /* nothing here reads or writes single numbers */
 #define WIDEN_E4M3(p) _mm512_setzero_ps()
 #define NARROW_BF16(p, v) (void)(v)
+#include "tiles.inc.h"
 #include "transpose.inc.h"
 #include "vectors.inc.h"
 
-#define STEP 32             /* bfloat16 numbers of a row of a tile */
-#define TILE (16 * STEP)    /* of a tile of operands */
-#define LOG2_E 1.44269504f
+#define STEP 32 /* bfloat16 numbers of a row of a tile */
 #define E4M3_FACTOR 256.0f
-
-typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} tile_config;
-
-TARGET INLINE void configure(void) {
-    tile_config config = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        config.row_bytes[i] = 64;
-        config.rows[i] = 16;
-    }
-    _tile_loadconfig(&config);
-}
 
 /* A query into its column of the tiles of 16 queries: [step][pair of numbers][query][2]. */
 static void load_query(state *s, int64_t row, const void *q) {
@@ -75,12 +59,7 @@ TARGET INLINE void pair_values(state *s, const span *p) {
     const attention *a = s->a;
     const int64_t bytes = a->size * bytes_of(a->cache_type), keys = p->to - p->from;
     const char *all = a->values;
-    uint16_t first[32], second[32];
-    for (int i = 0; i < 32; i++) {
-        first[i] = (uint16_t)(i / 2 + i % 2 * 32);
-        second[i] = (uint16_t)(16 + i / 2 + i % 2 * 32);
-    }
-    const __m512i left = _mm512_loadu_si512(first), right = _mm512_loadu_si512(second);
+    const interleave turn = interleaving();
     for (int64_t j = 0; j < BLOCK; j += 2) {
         const char *one = j < keys ? all + p->slots[j] * bytes : 0;
         const char *two = j + 1 < keys ? all + p->slots[j + 1] * bytes : 0;
@@ -88,8 +67,7 @@ TARGET INLINE void pair_values(state *s, const span *p) {
         for (int64_t d = 0; d < a->size; d += STEP, to += 2 * TILE) {
             const __m512i x = one ? half_row(a, one, d) : _mm512_setzero_si512();
             const __m512i y = two ? half_row(a, two, d) : _mm512_setzero_si512();
-            _mm512_storeu_si512(to, _mm512_permutex2var_epi16(x, left, y));
-            _mm512_storeu_si512(to + TILE, _mm512_permutex2var_epi16(x, right, y));
+            pair_rows(&turn, x, y, to, to + TILE);
         }
     }
 }
@@ -104,10 +82,7 @@ TARGET INLINE void score(const state *s, const span *p, int64_t row, float *scor
         k[i] = a->cache_type == E4M3 ? (const char *)s->k + j * stride : (const char *)a->keys + p->slots[j] * stride;
     }
     const uint16_t *q = (const uint16_t *)s->q + row * a->size;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    zero_sums();
     for (int64_t d = 0; d < a->size; d += STEP, q += TILE) {
         _tile_loadd(4, q, 64);
         _tile_loadd(5, k[0] + 2 * d, stride);
@@ -138,17 +113,9 @@ TARGET INLINE __mmask16 lanes_of(const state *s, const span *p, int64_t row, __m
     return _mm512_cmpgt_epi32_mask(*seen, _mm512_setzero_si512());
 }
 
-/* 2^(x scale - top), 0 of minus infinity, NaN of NaN: what exp is when both have log2(e) in them. */
+/* exp(x scale - top) where both scale and top have log2(e) in them. */
 TARGET INLINE __m512 weight_of(__m512 x, __m512 scale, __m512 top) {
-    x = _mm512_fmsub_ps(x, scale, top);
-    const __m512 n = ROUND(x), r = _mm512_sub_ps(x, n);
-    __m512 p = SET1(1.339086336e-03f); /* Chebyshev's interpolation on [-1/2, 1/2], to 2e-7 */
-    p = FMA(p, r, SET1(9.676031918e-03f));
-    p = FMA(p, r, SET1(5.550357114e-02f));
-    p = FMA(p, r, SET1(2.402210749e-01f));
-    p = FMA(p, r, SET1(6.931471880e-01f));
-    p = FMA(p, r, SET1(1.000000075f));
-    return TIMES_2_TO(p, n);
+    return power_of_2(_mm512_fmsub_ps(x, scale, top));
 }
 
 /* Scores become weights [2][16][STEP] in bfloat16; returns by how much each lane's earlier sums shrink. */
@@ -223,7 +190,7 @@ TARGET static void attend(state *s, const span *p) {
     uint16_t weights[2 * TILE] __attribute__((aligned(64)));
     float shrinks[16];
     const int64_t size = s->a->size, stride = s->size_padded;
-    configure();
+    configure_tiles(SIDE);
     if (s->a->cache_type == E4M3) widen_keys(s, p);
     pair_values(s, p);
     for (int64_t row = p->first / 16 * 16; row < p->end; row += 16) {

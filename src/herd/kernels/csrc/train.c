@@ -37,9 +37,9 @@ EXPORT void herd_training(int level, int threads, int kind, int64_t rows, const 
 
 typedef struct {
     const train_attention *a;
-    train_attention_fn work;
+    attention_work work;
     char *scratch;
-    size_t scratch_bytes;
+    size_t scratch_bytes; /* of one thread */
     atomic_llong next;
     atomic_int thread;
 } shared_tasks;
@@ -47,25 +47,22 @@ typedef struct {
 static void tasks(void *data) {
     shared_tasks *s = data;
     char *scratch = s->scratch + (size_t)atomic_fetch_add(&s->thread, 1) * s->scratch_bytes;
-    for (int64_t n; (n = atomic_fetch_add(&s->next, 1)) < s->a->rows * s->a->groups;) s->work(s->a, n, scratch);
+    for (int64_t n; (n = atomic_fetch_add(&s->next, 1)) < s->a->rows * s->a->groups;) s->work.run(s->a, n, scratch);
+}
+
+static attention_work attention_of(int level, int type, int backward) {
+    if (type == FLOAT32) return training_of(level).attention[backward];
+    if (type != BFLOAT16 || level != AMX) return (attention_work){0};
+    return backward ? amx_train_backward() : amx_train_forward();
 }
 
 /* Whether this level has attention for training in this type. */
-EXPORT int herd_train_attention_able(int level, int type) {
-    return type == FLOAT32 || (type == BFLOAT16 && level == AMX && amx_train_able());
-}
-
-static size_t scratch_of(const train_attention *a, int backward) {
-    if (a->type == BFLOAT16) return amx_train_scratch(a, backward);
-    const size_t size = (size_t)a->size, length = (size_t)(a->length + 31) / 32 * 32;
-    return ((backward ? 6 : 3) * length * size + 4 * 32 * size + 32 * length) * sizeof(float) + 64 * 16;
-}
+EXPORT int herd_train_attention_able(int level, int type) { return attention_of(level, type, 0).run != NULL; }
 
 /* Returns 0, or 1 where memory is short. The caller has checked every size. */
 EXPORT int herd_train_attention(int level, int threads, int backward, const train_attention *a) {
-    shared_tasks s = {.a = a, .work = backward ? amx_train_backward : amx_train_forward};
-    if (a->type == FLOAT32) s.work = training_of(level).attention[backward];
-    s.scratch_bytes = (scratch_of(a, backward) + 63) / 64 * 64;
+    shared_tasks s = {.a = a, .work = attention_of(level, a->type, backward)};
+    s.scratch_bytes = s.work.scratch(a);
     s.scratch = aligned_alloc(64, s.scratch_bytes * (size_t)threads);
     if (!s.scratch) return 1;
     in_parallel(tasks, &s, threads);

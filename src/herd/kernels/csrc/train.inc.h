@@ -109,5 +109,5 @@ TARGET static void NAME(loss_rows)(const training *t, int64_t begin, int64_t end
 
 training_level NAME(training)(void) {
     return (training_level){{NAME(norm_backward), NAME(swiglu_backward), NAME(turn_rows), NAME(loss_rows)},
-                            {NAME(attend_forward), NAME(attend_backward)}};
+                            {{NAME(attend_forward), NAME(forward_scratch)}, {NAME(attend_backward), NAME(backward_scratch)}}};
 }
