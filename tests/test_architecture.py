@@ -28,10 +28,13 @@ ORDER = (
         "evaluate",
     ),
     *("synthesize", "posttrain", "scaling", "serve", "assist"),
-    *("recipe", "recipes", "report", "release", "road", "commands", "cli", "__main__"),
+    *("recipe", "recipes", "report", "release", "road", "commands", "arguments", "cli", "__main__"),
 )
 RANK = {room: place for place, room in enumerate(ORDER)}
-TORCH_FREE_ROOMS = ("text", "corpus", "paddock", "scaling", "report", "evaluate", "recipes", "hub", "release")
+TORCH_FREE_ROOMS = (
+    *("text", "corpus", "paddock", "scaling", "report", "evaluate"),
+    *("recipes", "hub", "release", "arguments"),
+)
 TORCH_FREE = (
     *("errors", "progress", "files", "config", "stages", "lanes", "devices"),
     *("recipe", "generate/protocol", "road/graph", "cli"),

@@ -1,1 +1,1 @@
-"""What the commands of `herd` do; cli.py only knows their names. One file a command."""
+"""What the commands of `herd` do; arguments/ knows what each can be told. One file a command."""
