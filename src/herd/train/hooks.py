@@ -34,8 +34,8 @@ class Hook:
     def after_step(self, record: StepRecord) -> None:
         """The weights have changed, and this was the step."""
 
-    def before_checkpoint(self, step: int) -> None:
-        """The state after `step` updates is about to be copied."""
+    def before_checkpoint(self) -> None:
+        """The state is about to be copied."""
 
     def end(self, error: BaseException | None) -> None:
         """The run ends, by an error or because it is done."""

@@ -158,7 +158,7 @@ class Run:
         """Begin to write `checkpoints/step-N`, unless this step has one."""
         if self.saved_at == self.step:
             return
-        self.hook.before_checkpoint(self.step)
+        self.hook.before_checkpoint()
         state = self._state()
         self.checkpoints.save(self.step, self._held().tensors(), state, self.small_files)
         self.saved_at, self.saved_clock = self.step, time.monotonic()

@@ -33,6 +33,7 @@ class Worker:
 
     part: Part = WHOLE
     world = 1
+    plan_said = ""  # how the run is laid out over its processes
     rank = 0
     hook: Hook = Hook()
 

@@ -1,6 +1,6 @@
 """The hook that stands by a run: the log and this rank's life file always, the rest where there are several processes.
 
-hook = attend(folder, worker, settings.faults, progress)        # all processes together, before the run is built
+hook = attend(folder, worker, settings, progress)       # all processes together, before the run is built
 """
 
 from __future__ import annotations
@@ -79,8 +79,7 @@ class Attendance(Hook):
         if not self.worker.is_first:
             return
         if not self.log.path.exists():
-            plan = str(self.worker.mesh.plan) if hasattr(self.worker, "mesh") else ""
-            self.log.write("start", step=step, processes=self.worker.world, plan=plan)
+            self.log.write("start", step=step, processes=self.worker.world, plan=self.worker.plan_said)
         if self.before is not None:
             lost = [record for record in self.records if record.step > step]
             kept = [record.tokens for record in self.records if record.step <= step]

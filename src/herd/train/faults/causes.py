@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 from herd.errors import HerdError, StorageError, TrainingError
 
-CATEGORIES = ("GPU", "dependency", "network", "unplanned maintenance", "host", "unknown", "planned")
-
 
 @dataclass(frozen=True)
 class Cause:

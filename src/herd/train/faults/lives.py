@@ -114,9 +114,7 @@ def verdict(lives: Sequence[Life]) -> Verdict | None:
     """What stopped the ranks; None when there are none, or all came to their end."""
     if not lives or all(life.ended == "done" for life in lives):
         return None
-    found = [
-        (BY_NAME.get(life.ended, KILLED) if life.ended else KILLED, life) for life in lives if life.ended != "done"
-    ]
+    found = [(BY_NAME.get(life.ended, KILLED), life) for life in lives if life.ended != "done"]
     cause = min((cause for cause, _ in found), key=rank_of_cause)
     those = [life for one, life in found if one == cause]
     named = sorted({rank for life in those for rank in life.blamed}) or [life.rank for life in those]

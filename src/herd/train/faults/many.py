@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
@@ -43,16 +44,16 @@ class Together(Hook):
         self.own.look_at(gradients)
 
     def blame(self, own_loss: float) -> list[int]:
-        bad = not (self.own.finite and own_loss - own_loss == 0)
-        return [rank for rank, count in enumerate(self._by_rank(float(bad))) if count]
+        finite = self.own.finite and math.isfinite(own_loss)
+        return self._named(() if finite else (self.worker.rank,))
 
     def before_update(self, step: int) -> None:
         self.own.forget()
         if not self.kept:
             return
-        flipped = changed(self.kept, self._sums())
+        flipped = changed(self.kept, _sums(self._held()))
         self.kept = {}
-        ranks = [rank for rank, count in enumerate(self._by_rank(float(bool(flipped)))) if count]
+        ranks = self._named((self.worker.rank,) if flipped else ())
         if ranks:
             what = flipped[0] if flipped else "a tensor"
             raise corrupt(f"{what} changed by itself between steps {step - 1} and {step}", ranks, at_rest=True)
@@ -67,7 +68,7 @@ class Together(Hook):
         if self.settings.slow_factor and self.step % self.settings.slow_window == 0:
             self._stragglers()
 
-    def before_checkpoint(self, step: int) -> None:
+    def before_checkpoint(self) -> None:
         self.enter("checkpoint")
         self._compare()
 
@@ -75,21 +76,20 @@ class Together(Hook):
         self.watch.stop()
         self.plain.end(error)
 
-    def _sums(self) -> dict[str, Tensor]:
-        held = {**self.worker.optimiser.masters, **dict(self.worker.optimiser.moments())}
-        return {name: words_sum(tensor) for name, tensor in held.items()}
+    def _held(self) -> dict[str, Tensor]:
+        """Weights and moments."""
+        return {**self.worker.optimiser.masters, **dict(self.worker.optimiser.moments())}
 
     def _compare(self) -> None:
         """Weights and moments with those of other ranks; what they are now is kept until the next update."""
         if self.kept and self.compared == self.step:
             return
         self.compared = self.step
-        mesh, held = self.worker.mesh, {**self.worker.optimiser.masters, **dict(self.worker.optimiser.moments())}
-        self.kept = {name: words_sum(tensor) for name, tensor in held.items()}
+        mesh, held = self.worker.mesh, self._held()
+        self.kept = _sums(held)
         whole_on = None if self.worker.sharded else mesh.data.get_group("shards")
         found = compare(self.kept, replicas(held, whole_on, mesh.data.get_group("tp")))
-        own = {rank for one in found for rank in one.ranks}
-        ranks = [rank for rank, count in enumerate(self.worker.agreed(self._marks(own))) if count]
+        ranks = self._named({rank for one in found for rank in one.ranks})
         if ranks:
             said = str(found[0]) if found else "a tensor differs"
             raise corrupt(f"after step {self.step} {said}", ranks)
@@ -109,8 +109,14 @@ class Together(Hook):
         mine[self.worker.rank] = value
         return self.worker.agreed(mine)
 
-    def _marks(self, ranks: set[int]) -> list[float]:
-        return [float(rank in ranks) for rank in range(self.worker.world)]
+    def _named(self, ranks: Collection[int]) -> list[int]:
+        """The ranks that any rank names, on every rank."""
+        marks = [float(rank in ranks) for rank in range(self.worker.world)]
+        return [rank for rank, count in enumerate(self.worker.agreed(marks)) if count]
+
+
+def _sums(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: words_sum(tensor) for name, tensor in tensors.items()}
 
 
 def corrupt(text: str, ranks: list[int], at_rest: bool = False) -> CorruptWeights:

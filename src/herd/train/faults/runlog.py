@@ -57,12 +57,9 @@ class RunLog:
     def write(self, event: str, **facts: Any) -> None:
         line = json.dumps({"event": event, "time": round(time.time(), 3), **facts}, ensure_ascii=False) + "\n"
         with suppress(OSError):
-            if not self.path.exists() or self.path.read_bytes()[-1:] == b"\n":
-                with open(self.path, "a", encoding="utf-8") as handle:
-                    handle.write(line)
-            else:  # a kill or a full disk cut the last line
-                with open(self.path, "a", encoding="utf-8") as handle:
-                    handle.write("\n" + line)
+            cut = self.path.exists() and self.path.read_bytes()[-1:] != b"\n"  # by a kill or a full disk
+            with open(self.path, "a", encoding="utf-8") as handle:
+                handle.write(("\n" if cut else "") + line)
 
     def interrupted(self, found: Verdict, resumed_step: int, again_seconds: float) -> None:
         """The run goes on: write down why it had stopped."""

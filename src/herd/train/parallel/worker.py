@@ -36,6 +36,7 @@ class MeshWorker(Worker):
     ) -> None:
         self.model, self.settings, self.mesh, self.device = part, settings, mesh, mesh.device
         self.part, self.rank, self.world = mesh.part, mesh.rank, mesh.plan.world_size
+        self.plan_said = str(mesh.plan)
         self._whole, self.whole_rows = whole, whole_rows
         self.sharded = mesh.plan.shards > 1
         self.optimiser = Optimiser(part, settings, casts=self.sharded)
