@@ -94,8 +94,8 @@ class Optimiser:
             for key, value in self.adamw.state.get(param, {}).items():
                 yield f"{key}.{name}", value
 
-    def empty_moments(self, saved: Callable[[str], bool]) -> dict[str, Tensor]:
-        """AdamW's state for the names, as in `moments`, that `saved` is true of: memory for a checkpoint to fill."""
+    def empty_moments(self, saved: Callable[[str], bool]) -> None:
+        """Let AdamW's state be that of the names, as in `moments`, that `saved` is true of: memory to be filled."""
         for name, param in self.masters.items():
             state = {
                 key: torch.zeros((), device=param.device) if key == "step" else torch.empty_like(param.detach())
@@ -104,7 +104,6 @@ class Optimiser:
             }
             if state:
                 self.adamw.state[param] = state
-        return dict(self.moments())
 
 
 def _kept_frozen(model: nn.Module) -> dict[int, Any]:

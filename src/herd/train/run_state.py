@@ -39,10 +39,8 @@ class RunState:
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it, by name; the run's own memory, not copies."""
-        moments = {f"optimiser.{name}": moment for name, moment in self.optimiser.moments()}
-        means = {f"average.{name}": mean for name, mean in self.average.mean.items()}
         drawn = {f"rng.{self.rank}.{kind}": state for kind, state in rng.states(self.device).items()}
-        return {**self.weights(), **moments, **means, **drawn}
+        return {**self.weights(), **self._moments(), **self._means(), **drawn}
 
     def weights(self) -> dict[str, Tensor]:
         """What is trained alone."""
@@ -50,23 +48,25 @@ class RunState:
 
     def restore(self, saved: Saved) -> None:
         """Put back what a checkpoint holds. ArtifactError for one of a model of another shape."""
-        masters = self.weights()
-        saved.check_shapes("model", {name: tuple(param.shape) for name, param in masters.items()})
-        moments = self.optimiser.empty_moments(lambda name: f"optimiser.{name}" in saved.shapes)
+        self.begin_with(saved)
         self.average.begin(int(saved.state["average_count"]), self.optimiser.masters)
-        means = {f"average.{name}": mean for name, mean in self.average.mean.items()}
         drawn = self._empty_generators(saved)
-        saved.load({**masters, **{f"optimiser.{name}": moment for name, moment in moments.items()}, **means, **drawn})
+        saved.load({**self._means(), **drawn})
         rng.restore({name.rpartition(".")[2]: state for name, state in drawn.items()}, self.device)
-        self.optimiser.refresh()
 
     def begin_with(self, saved: Saved) -> None:
         """Take weights and AdamW's state of an earlier phase of the same model. ArtifactError for another shape."""
-        masters = {f"model.{name}": param for name, param in self.optimiser.masters.items()}
+        masters = self.weights()
         saved.check_shapes("model", {name: tuple(param.shape) for name, param in masters.items()})
-        moments = self.optimiser.empty_moments(lambda name: f"optimiser.{name}" in saved.shapes)
-        saved.load({**masters, **{f"optimiser.{name}": moment for name, moment in moments.items()}})
+        self.optimiser.empty_moments(lambda name: f"optimiser.{name}" in saved.shapes)
+        saved.load({**masters, **self._moments()})
         self.optimiser.refresh()
+
+    def _moments(self) -> dict[str, Tensor]:
+        return {f"optimiser.{name}": moment for name, moment in self.optimiser.moments()}
+
+    def _means(self) -> dict[str, Tensor]:
+        return {f"average.{name}": mean for name, mean in self.average.mean.items()}
 
     def _empty_generators(self, saved: Saved) -> dict[str, Tensor]:
         """This rank's generators; a rank that there was none of goes on with those of rank 0."""
