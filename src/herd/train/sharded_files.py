@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from herd.errors import StorageError
+from herd.files import sha256_of
 from herd.train.sharded_shards import Shard
 from herd.weights.sharded import STATE, FileSum, Manifest, Place, ShardedTensor, group_of, key_of
 from herd.weights.tensors import Entry, header, raw_bytes
@@ -81,8 +82,7 @@ def write_manifest(folder: Path, written: Iterable[Written]) -> None:
 
 
 def _sum_of(path: Path) -> FileSum:
-    data = path.read_bytes()
-    return FileSum(len(data), hashlib.sha256(data).hexdigest())
+    return FileSum(path.stat().st_size, sha256_of(path))
 
 
 def refused(error: OSError, folder: Path, who: str = "") -> StorageError:
