@@ -19,6 +19,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -51,16 +52,18 @@ CASES = (
 
 def _worker(python: str, side: str, folder: Path, way: str, data: str, dtype: str) -> Worker:
     steps = str(WARM_UP + STEPS)
-    return Worker([python, "-m", "bench.adopt_worker", side, str(folder), way, data, dtype, steps])
+    return Worker(side, [python, "-m", "bench.adopt_worker", side, str(folder), way, data, dtype, steps])
 
 
 def bench_adopt(way: str, data: str, dtype: str) -> list[Row]:
     """Speed and memory of both sides in one way on one kind of data."""
     name, peer = f"adopt-{way}-{data}-{dtype}", "TRL" if way == "weights" else "TRL + PEFT"
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         _make(Path(folder), torch.float32 if way == "weights" else getattr(torch, dtype))
-        ours = _worker(sys.executable, "herd", Path(folder), way, data, dtype)
-        theirs = _worker(str(PEERS), "trl", Path(folder), way, data, dtype) if PEERS.exists() else None
+        ours = stack.enter_context(_worker(sys.executable, "herd", Path(folder), way, data, dtype))
+        theirs = None
+        if PEERS.exists():
+            theirs = stack.enter_context(_worker(str(PEERS), "trl", Path(folder), way, data, dtype))
         checked = ours.check()
         if theirs is not None:
             same(f"{name} before the first step", checked, theirs.check(), dtype)

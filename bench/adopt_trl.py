@@ -5,7 +5,6 @@ steps by a callback. Its batches are herd's, in herd's order; of ragged conversa
 from __future__ import annotations
 
 import tempfile
-import time
 from typing import Any
 
 from bench.adopt_worker import (
@@ -19,10 +18,8 @@ from bench.adopt_worker import (
     conversations,
     herd_order,
     pairs,
-    peak_mib,
-    tell,
-    wait,
 )
+from bench.paced import Paced, peak_mib, tell, wait
 
 
 def trl(job: Job) -> None:
@@ -31,7 +28,7 @@ def trl(job: Job) -> None:
     from trl import DPOTrainer, SFTTrainer
 
     transformers.logging.set_verbosity_error()
-    steps = _Steps()
+    paced, losses = Paced(), list[float]()
     base: Any = DPOTrainer if job.way == "dpo" else SFTTrainer
 
     class Trainer(base):  # type: ignore[misc]
@@ -39,9 +36,9 @@ def trl(job: Job) -> None:
             return dataset if job.way == "dpo" else super()._prepare_dataset(dataset, *args, **named)
 
         def training_step(self, model: Any, inputs: Any, *args: Any, **named: Any) -> Any:
-            steps.tokens += int((inputs["labels"][:, 1:] != -100).sum() if job.way != "dpo" else _real(inputs))
+            paced.seen += int((inputs["labels"][:, 1:] != -100).sum() if job.way != "dpo" else _real(inputs))
             loss = super().training_step(model, inputs, *args, **named)
-            steps.loss = float(loss)
+            losses.append(float(loss))
             return loss
 
     narrow = job.dtype == "bfloat16" and job.way != "weights"
@@ -58,7 +55,7 @@ def trl(job: Job) -> None:
             args=_arguments(job, scratch),
             train_dataset=_dataset(job),
             processing_class=_tokenizer(),
-            callbacks=[steps.callback()],
+            callbacks=[_callback(paced, losses)],
         )
         _check(job, trainer)
         trainer.train()
@@ -66,27 +63,17 @@ def trl(job: Job) -> None:
     tell(peak_mib=peak_mib())
 
 
-class _Steps:
-    """Tokens and loss of the step at work."""
+def _callback(paced: Paced, losses: list[float]) -> Any:
+    import transformers
 
-    def __init__(self) -> None:
-        self.tokens, self.loss, self.started = 0, 0.0, 0.0
+    class Steps(transformers.TrainerCallback):
+        def on_step_begin(self, *args: Any, **named: Any) -> None:
+            paced.begin()
 
-    def callback(self) -> Any:
-        import transformers
+        def on_step_end(self, *args: Any, **named: Any) -> None:
+            paced.end(losses[-1])
 
-        steps = self
-
-        class Paced(transformers.TrainerCallback):
-            def on_step_begin(self, *args: Any, **named: Any) -> None:
-                wait()
-                steps.started = time.perf_counter()
-
-            def on_step_end(self, *args: Any, **named: Any) -> None:
-                tell(rate=steps.tokens / (time.perf_counter() - steps.started), loss=steps.loss)
-                steps.tokens = 0
-
-        return Paced()
+    return Steps()
 
 
 def _real(inputs: Any) -> int:

@@ -9,17 +9,16 @@ the herd side; TRL's is in `adopt_trl.py`.
 
 from __future__ import annotations
 
-import json
-import resource
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from bench.paced import Paced, peak_mib, tell
 
 LENGTH, BATCH, VOCABULARY, RANK, ALPHA = 512, 8, 4096, 16, 32
 RATE, BETA2, BETA = 3e-4, 0.95, 0.1  # of AdamW on both sides, constant; of DPO
@@ -62,38 +61,6 @@ def herd_order() -> list[int]:
     return [int(index) for index in permutation(COUNT, 0, 0)]
 
 
-def wait() -> None:
-    sys.stdin.readline()
-
-
-def tell(**facts: Any) -> None:
-    print(json.dumps({"bench": 1, **facts}), flush=True)
-
-
-def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-class _Paced:
-    """A `Progress` that waits for a line before every step; `extra` seconds a step, spent before, are counted too."""
-
-    def __init__(self, tokens: list[int], extra: float = 0.0) -> None:
-        self.tokens, self.extra, self.started = tokens, extra, 0.0
-        self.begin()
-
-    def begin(self) -> None:
-        wait()
-        self.started = time.perf_counter()
-
-    def update(self, done: float, total: float, unit: str, facts: Mapping[str, Any] | None = None) -> None:
-        seconds = time.perf_counter() - self.started + self.extra
-        tell(rate=self.tokens[int(done) - 1] / seconds, loss=(facts or {})["loss"])
-        self.begin()
-
-    def note(self, text: str) -> None:
-        pass
-
-
 def herd(job: Job) -> None:
     import torch
 
@@ -123,7 +90,9 @@ def herd(job: Job) -> None:
             parameter.requires_grad_("lora_" in name)
     objective, source, tokens, extra = _dpo(job, model, settings) if job.way == "dpo" else _sft(job, model, settings)
     with tempfile.TemporaryDirectory() as scratch:
-        train(model.train(), objective, source, settings, Path(scratch), _Paced(tokens, extra))
+        paced = Paced(tokens, extra)
+        paced.begin()
+        train(model.train(), objective, source, settings, Path(scratch), paced)
     tell(peak_mib=peak_mib())
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from bench.engine_models import Models, models
-from bench.engine_side import PEERS, PEERS_VLLM, Side
+from bench.engine_side import Side
+from bench.sides import PEERS, PEERS_VLLM
 from herd.weights import llama_cpp
 
 PREFILL = 512  # tokens of the prompts that prefill is measured with; one program is compiled for them

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.engine_side import ROOT
+from bench.sides import ROOT
 
 _START_SECONDS = 120.0
 _RUN = "import sys; from herd.cli import main; sys.exit(main())"

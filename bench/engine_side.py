@@ -11,22 +11,14 @@ the tokens a second from there until the first of them is done, so that the batc
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
-
-ROOT = Path(__file__).resolve().parent.parent
-PEERS = ROOT / ".venv-peers" / "bin" / "python"
-PEERS_VLLM = ROOT / ".venv-peers-vllm" / "bin" / "python"
+from bench.sides import Program
 
 Prompts = Sequence[Sequence[int]]
 
@@ -70,47 +62,19 @@ class Clock:
         return Pace(self._all_begun, whole, self._between / full if self._between and full > 0 else 0.0)
 
 
-class Side:
-    """One program under its interpreter, with as many threads as torch has here."""
+class Side(Program):
+    """A program with a model open."""
 
-    def __init__(self, name: str, command: Sequence[str], **env: str) -> None:
-        self.name = name
-        threads = str(torch.get_num_threads())
-        around = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "OMP_NUM_THREADS": threads} | env
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by close()
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            list(command), stdin=pipe, stdout=pipe, stderr=self._log, text=True, env=around, cwd=ROOT
-        )
-        self._told()
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        super().__init__(name, command)
+        self.told()  # that it is ready
 
     def run(self, prompts: Prompts, new: int, **options: Any) -> Pace:
         """`new` tokens after each of the prompts, which run together."""
-        assert self._process.stdin is not None
-        question = {"prompts": [list(prompt) for prompt in prompts], "new": new, **options}
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        found = Pace(**self._told()["pace"])
+        self.ask(json.dumps({"prompts": [list(prompt) for prompt in prompts], "new": new, **options}))
+        found = Pace(**self.told()["pace"])
         print(f"# {self.name}: {len(prompts)} x {len(prompts[0])} + {new}: {found}", file=sys.stderr, flush=True)
         return found
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._log.close()
-
-    def _told(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith('{"bench"'):
-                told: dict[str, Any] = json.loads(line)
-                return told
-        self._log.seek(0)
-        raise RuntimeError(f"{self.name} ended: {self._log.read()[-3000:]}")
 
 
 def serve(run: Callable[..., Pace]) -> None:

@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def prepare(folder: Path, shape: LlamaConfig, steps: int, batch: int = BATCH, le
 
 def side(name: str, folder: Path, dtype: str, steps: int) -> Worker:
     python = sys.executable if name == "herd" else str(PEERS)
-    return Worker([python, "-m", "bench.train_worker", name, str(folder), dtype, str(steps)])
+    return Worker(name, [python, "-m", "bench.train_worker", name, str(folder), dtype, str(steps)])
 
 
 def bench_shape(shape_name: str, dtype: str) -> list[Row]:
@@ -62,9 +63,12 @@ def bench_shape(shape_name: str, dtype: str) -> list[Row]:
     chosen = os.environ.get("HERD_BENCH_SIDES", ",".join(NAMES)).split(",") if PEERS.exists() else []
     rounds = int(os.environ.get("HERD_BENCH_ROUNDS", ROUNDS))
     limits: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         prepare(Path(folder), shape, WARM_UP + rounds)
-        sides = {each: side(each, Path(folder), dtype, WARM_UP + rounds) for each in ("herd", *filter(None, chosen))}
+        sides = {
+            each: stack.enter_context(side(each, Path(folder), dtype, WARM_UP + rounds))
+            for each in ("herd", *filter(None, chosen))
+        }
         order = list(sides)
         for number in range(WARM_UP + rounds):
             turn = number % len(order)

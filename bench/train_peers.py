@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.train_worker import BETAS, DECAY, RATE, Paced
+from bench.paced import Paced
+from bench.train_worker import BETAS, DECAY, RATE
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -108,8 +109,9 @@ def plain_loop(
         loss_of = torch.compile(loss_of)
     adamw = torch.optim.AdamW(model.parameters(), lr=RATE, betas=BETAS, weight_decay=DECAY, fused=True)
     batches = torch.load(folder / "tokens.pt")
-    paced = Paced(batches[0, :, 1:].numel())
+    paced = Paced([batches[0, :, 1:].numel()] * steps)
     for step in range(steps):
+        paced.begin()
         tokens_BT, targets_BT = batches[step, :, :-1].contiguous(), batches[step, :, 1:].contiguous()
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
             loss = loss_of(tokens_BT, targets_BT)
@@ -118,8 +120,6 @@ def plain_loop(
         adamw.step()
         adamw.zero_grad(set_to_none=True)
         paced.end(float(loss))
-        if step + 1 < steps:
-            paced.begin()
 
 
 def trainer(folder: Path, dtype: str, steps: int) -> None:
@@ -128,7 +128,7 @@ def trainer(folder: Path, dtype: str, steps: int) -> None:
     batches = torch.load(folder / "tokens.pt")
     rows = [{"input_ids": row[:-1], "labels": row[1:], "shift_labels": row[1:]} for each in batches for row in each]
     losses: list[Tensor] = []
-    clock: list[Paced] = []
+    paced = Paced([batches[0, :, 1:].numel()] * steps)
 
     class Timed(Trainer):  # type: ignore[misc]
         def compute_loss(self, *arguments: Any, **named: Any) -> Any:
@@ -141,13 +141,10 @@ def trainer(folder: Path, dtype: str, steps: int) -> None:
 
     class Pace(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            if clock:
-                clock[0].begin()
-            else:
-                clock.append(Paced(batches[0, :, 1:].numel()))
+            paced.begin()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            clock[0].end(float(losses[-1]))
+            paced.end(float(losses[-1]))
 
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(

@@ -11,36 +11,12 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from bench.adopt_worker import tell, wait
+from bench.paced import Paced
 
 RATE, BETAS, DECAY = 3e-4, (0.9, 0.95), 0.1  # of AdamW, on all sides, constant
-
-
-class Paced:
-    """A `Progress` that waits for a line before every step and tells of it after."""
-
-    def __init__(self, tokens: int) -> None:
-        self.tokens, self.started = tokens, 0.0
-        self.begin()
-
-    def begin(self) -> None:
-        wait()
-        self.started = time.perf_counter()
-
-    def end(self, loss: float) -> None:
-        tell(rate=self.tokens / (time.perf_counter() - self.started), loss=loss)
-
-    def update(self, done: float, total: float, unit: str, facts: Mapping[str, Any] | None = None) -> None:
-        self.end((facts or {})["loss"])
-        self.begin()
-
-    def note(self, text: str) -> None:
-        pass
 
 
 def herd(folder: Path, dtype: str, steps: int) -> None:
@@ -73,7 +49,9 @@ def herd(folder: Path, dtype: str, steps: int) -> None:
     )
     model = load_model(folder / "m")
     with tempfile.TemporaryDirectory() as scratch:
-        train(model.train(), LanguageModelling(), source, settings, Path(scratch), Paced(batch * length))
+        paced = Paced([batch * length] * steps)
+        paced.begin()
+        train(model.train(), LanguageModelling(), source, settings, Path(scratch), paced)
 
 
 def main(side: str, folder: Path, dtype: str, steps: int) -> None:
