@@ -15,11 +15,13 @@ from herd.llama.config import llama31_8b, llama31_405b
 from herd.llama.model import Llama
 from herd.scaling.plan.job import Job, Way
 from herd.scaling.plan.layer import Costs
-from herd.scaling.plan.memory import kept_numbers, memory, peak_layers
+from herd.scaling.plan.memory import kept_numbers, memory, of_rank, peak_layers
 from herd.scaling.plan.published import rows
-from herd.train.parallel.plan import ParallelPlan
+from herd.train.parallel.estimate import estimate
+from herd.train.parallel.plan import ParallelPlan, parse_plan
 from herd.train.parallel.schedule import Schedule
 from herd.train.recompute import RecomputedBlock, RecomputedFeedForward
+from herd.train.settings import TrainSettings
 
 
 def test_parameters_of_one_process_are_the_models() -> None:
@@ -43,9 +45,25 @@ def test_stages_hold_all_parameters_between_them() -> None:
     row = rows()[0]
     layer = (sum(whole.values()) - norms) / 8 + norms
     numbers = 7 * layer + config.embedding_parameters() / 8 + config.dim  # 8 stages, one of them without a layer
-    found = memory(row.job, row.way)
+    found = of_rank(row.job, row.way, 15)
     assert found.optimiser == pytest.approx(8 * numbers / 64)
     assert found.gradients == pytest.approx(4 * numbers * (1 + 1 / 64))
+
+
+@pytest.mark.parametrize("text", ["dp=1", "tp=2", "pp=2,tp=2", "tp=2,recompute=layer"])
+def test_the_trainer_counts_the_same(text: str) -> None:
+    """Its estimate lays the network itself out without memory (train/parallel/estimate.py)."""
+    plan, length = parse_plan(text), 512
+    train = TrainSettings(1, 4 * length, length, length, dtype="bfloat16")
+    a_job = Job(SMALL, plan.world_size, job().gpu, job().network, length, 4 * length)
+    for rank, counted in enumerate(estimate(SMALL, plan, train)):
+        found = of_rank(a_job, Way(plan), rank)
+        assert found.parameters == counted.parameters
+        assert found.gradients == counted.gradients
+        assert found.optimiser == counted.optimiser
+        # Beside layers: rotation, ids, the input of the last norm; a float32 number of each norm.
+        small = length * (8 * SMALL.head_dim + 2 * SMALL.dim + 16 + 16 * SMALL.n_layers)
+        assert 0 <= counted.activations - found.activations <= small * Way(plan).schedule(a_job).in_flight(rank)
 
 
 class _Flash(torch.autograd.Function):
@@ -89,6 +107,14 @@ def test_a_layer_keeps_what_the_formula_says(recompute: str, monkeypatch: pytest
     costs = Costs(Job(config, 1, job().gpu, job().network, length, length), way)
     wanted = 2 * kept_numbers(costs) * length
     assert wanted <= sum(kept.values()) <= wanted + 2 * 4 * length  # each norm's fp32 number a token beside it
+
+
+@pytest.mark.parametrize(("pp", "virtual", "layers"), [(16, 8, ()), (8, 16, ()), (4, 1, ()), (2, 2, (20, 10, 60, 36))])
+def test_no_rank_holds_more_than_what_is_told(pp: int, virtual: int, layers: tuple[int, ...]) -> None:
+    """The first stage of 405B's pipeline has no layer: its second rank keeps more activations than its first."""
+    plan = ParallelPlan(pp=pp, tp=8, dp=4, virtual=virtual, layers=layers)
+    a_job, way = job(llama31_405b(), pp * 32, 64), Way(plan)
+    assert memory(a_job, way).total == max(of_rank(a_job, way, rank).total for rank in range(pp))
 
 
 def test_context_ranks_keep_whole_rows_of_keys() -> None:

@@ -40,12 +40,14 @@ class Memory:
 
 
 def memory(job: Job, way: Way) -> Memory:
-    """Of the first rank of the pipeline or the last: one holds most activations, the other the output."""
-    ends = {0, way.plan.pp - 1}
-    return max((_of_rank(job, way, rank) for rank in ends), key=lambda found: found.total)
+    """Of the rank that holds most: of balanced stages the first or the last, which have an end of the model but a layer
+    less, or the second, which has nearly as many micro-batches in flight as the first and no such stage."""
+    plan = way.plan
+    ranks = range(plan.pp) if plan.layers else {0, min(1, plan.pp - 1), plan.pp - 1}
+    return max((of_rank(job, way, rank) for rank in ranks), key=lambda found: found.total)
 
 
-def _of_rank(job: Job, way: Way, rank: int) -> Memory:
+def of_rank(job: Job, way: Way, rank: int) -> Memory:
     plan, config, costs = way.plan, job.config, Costs(job, way)
     wide = costs.wide
     matrices = (config.layer_parameters() - 2 * config.dim) / plan.tp + 2 * config.dim
