@@ -7,10 +7,11 @@ from dataclasses import asdict, fields
 from typing import Any, TextIO
 
 from herd.config import to_plain
+from herd.devices import GIB
 from herd.llama.config import LlamaConfig
 from herd.report.plan import name_of
 from herd.scaling.plan.failures import HOUR
-from herd.scaling.plan.hardware import GIB, Gpu
+from herd.scaling.plan.hardware import Gpu
 from herd.scaling.plan.job import Job, Way
 from herd.scaling.plan.memory import Memory
 from herd.scaling.plan.outlook import Outlook

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
+from herd.devices import GIB
 from herd.report.axes import linear_axis
 from herd.report.html import Html, tag
 from herd.report.numbers import measured
 from herd.report.plot import series_class
 from herd.report.schedule import LEFT, WIDTH, alone, lanes, lanes_height, schedule_legend
-from herd.scaling.plan.hardware import GIB
 from herd.scaling.plan.job import Job, Way
 from herd.scaling.plan.memory import Memory
 from herd.scaling.plan.step import Step

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from herd.devices import GIB as GIB
 from herd.progress import Progress
 from herd.weights.staging import Staging
 from herd.weights.stored import StoredModel
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)

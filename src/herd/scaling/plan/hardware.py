@@ -13,10 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from herd.config import load, need, unknown
+from herd.devices import GIB
 from herd.errors import SettingError
 from herd.scaling.plan.efficiency import STANDING_POWER
-
-TERA, GIGA, GIB = 10**12, 10**9, 2**30
 
 
 @dataclass(frozen=True)

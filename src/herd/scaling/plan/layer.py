@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
 
+from herd.llama.config import LlamaConfig
 from herd.scaling.plan.efficiency import (
     ASYNC_TP_HIDDEN,
     FP8_SHARE,
@@ -76,6 +77,21 @@ def measured_rate(gpu: Gpu, side: float) -> float:
     return low.flops + share * (high.flops - low.flops)
 
 
+def kv_width(config: LlamaConfig, tp: int) -> float:
+    """Width of the keys on a tensor rank; heads are never cut."""
+    return max(config.kv_dim / tp, config.head_dim)
+
+
+def layer_products(config: LlamaConfig, tp: int) -> tuple[tuple[float, float], ...]:
+    """(k, n) of a layer's products on a tensor rank, in their order: q with k and v, o, gate with up, down."""
+    return (
+        (config.dim, config.dim / tp + 2 * kv_width(config, tp)),
+        (config.dim / tp, config.dim),
+        (config.dim, 2 * config.ffn_dim / tp),
+        (config.ffn_dim / tp, config.dim),
+    )
+
+
 @dataclass(frozen=True)
 class Costs:
     """Of a job done in one way. `wide`: bytes of a number where products are not in FP8 (4 on a measured CPU)."""
@@ -93,20 +109,11 @@ class Costs:
 
     @property
     def kv(self) -> float:
-        """Width of the keys on a tensor rank; heads are never cut."""
-        config = self.job.config
-        return max(config.kv_dim / self.way.plan.tp, config.head_dim)
+        return kv_width(self.job.config, self.way.plan.tp)
 
     @cached_property
     def products(self) -> tuple[tuple[float, float], ...]:
-        """(k, n) of a layer's products on a tensor rank, in their order: q with k and v, o, gate with up, down."""
-        config, tp = self.job.config, self.way.plan.tp
-        return (
-            (config.dim, config.dim / tp + 2 * self.kv),
-            (config.dim / tp, config.dim),
-            (config.dim, 2 * config.ffn_dim / tp),
-            (config.ffn_dim / tp, config.dim),
-        )
+        return layer_products(self.job.config, self.way.plan.tp)
 
     # --- the parts of a layer ---
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
-from herd.scaling.plan.hardware import GIB
+from herd.devices import GIB
 from herd.scaling.plan.job import Job, Way
 from herd.scaling.plan.layer import Costs
 from herd.train.parallel.schedule import Schedule

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from herd.devices import GIB
 from herd.errors import SettingError
-from herd.scaling.plan.hardware import GIB
 from herd.scaling.plan.job import Job, Way
 from herd.scaling.plan.memory import Memory, memory
 from herd.scaling.plan.step import Step, Stepping, simulate

@@ -15,17 +15,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from herd.devices import GIB
 from herd.errors import SettingError
 from herd.llama.config import LlamaConfig
 from herd.quantize.settings import POLICIES
 from herd.scaling.plan.efficiency import MEMORY_SHARE
-from herd.scaling.plan.hardware import GIB, Gpu
-from herd.scaling.plan.layer import product_seconds
+from herd.scaling.plan.hardware import Gpu
+from herd.scaling.plan.layer import layer_products, product_seconds
 from herd.scaling.plan.network import Fabric, Group, Network
 
 Precision = Literal["bf16", "fp8", "fp8-all-linear"]
 _USABLE = 0.92  # of the memory: vLLM's default of that time is 0.9; CUDA's context and workspaces take the rest
 _PROMPT = 8192  # tokens of prompts that are computed together
+_POLICY = {"fp8": POLICIES["paper"], "fp8-all-linear": POLICIES["all-linear"]}
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -96,7 +98,7 @@ def _narrow(config: LlamaConfig, precision: Precision) -> Iterator[tuple[int, in
         "up_proj": (config.dim, config.ffn_dim),
         "down_proj": (config.ffn_dim, config.dim),
     }
-    for name in POLICIES["paper" if precision == "fp8" else "all-linear"].names(config.n_layers):
+    for name in _POLICY[precision].names(config.n_layers):
         yield shapes[name.rpartition(".")[2]]
 
 
@@ -179,17 +181,15 @@ class _Server:
         """Seconds of a prompt as long as the context, computed in pieces."""
         config, gpu, tp = self.config, self.fabric.gpu, self.tp
         tokens = min(_PROMPT, self.context)
-        kv = max(config.kv_dim / tp, config.head_dim)
-        attention = ((config.dim, config.dim / tp + 2 * kv), (config.dim / tp, config.dim))
-        feed_forward = ((config.dim, 2 * config.ffn_dim / tp), (config.ffn_dim / tp, config.dim))
+        products, policy = layer_products(config, tp), _POLICY.get(self.precision)
 
         def layer(narrow: bool) -> float:
             both = narrow and self.precision == "fp8-all-linear"
-            first = sum(product_seconds(gpu, tokens, k, n, both) for k, n in attention)
-            return first + sum(product_seconds(gpu, tokens, k, n, narrow) for k, n in feed_forward)
+            first = sum(product_seconds(gpu, tokens, k, n, both) for k, n in products[:2])
+            return first + sum(product_seconds(gpu, tokens, k, n, narrow) for k, n in products[2:])
 
-        kept = 2 if self.precision == "fp8" else 0  # the first and the last layer stay in BF16
-        layers = (config.n_layers - kept) * layer(self.precision != "bf16") + kept * layer(False)
+        kept = policy.keep_first + policy.keep_last if policy else 0  # layers that stay in BF16
+        layers = (config.n_layers - kept) * layer(policy is not None) + kept * layer(False)
         layers += config.n_layers * 2 * self.fabric.all_reduce(2 * tokens * config.dim, Group(tp, 1, 1))
         forward, _ = gpu.attention[gpu.best_attention]
         looking = config.n_layers * 2.0 * self.context**2 * config.dim / tp / (forward * gpu.clock)
