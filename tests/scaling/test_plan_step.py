@@ -11,8 +11,8 @@ from plan_jobs import job
 from herd.llama.config import llama31_70b, llama31_405b
 from herd.scaling.plan import job as jobs
 from herd.scaling.plan.job import Job, Way
-from herd.scaling.plan.layer import product_seconds
 from herd.scaling.plan.network import Fabric, Group
+from herd.scaling.plan.products import product_seconds
 from herd.scaling.plan.step import Stepping, simulate
 from herd.train.parallel.plan import ParallelPlan
 

@@ -133,11 +133,9 @@ def find_model(name: str) -> Trained:
     if name not in RECIPES and path.suffix != ".json":
         raise unknown(name, [*_MODELS, *RECIPES], "a model, a recipe, a model folder or a config.json")
     recipe = find(name)
-    phases = recipe.flagship.pretrain
-    longest = max(phases, key=lambda phase: phase.steps * phase.batch_tokens)  # a ramp's phases are planned as this one
-    tokens = sum(phase.steps * phase.batch_tokens for phase in phases)
-    config = recipe.flagship.shape.config(recipe.tokenizer.vocab_size)
-    return Trained(recipe.name, config, longest.seq_len, longest.batch_tokens, tokens)
+    flagship, main = recipe.flagship, recipe.flagship.main_phase  # a ramp's phases are planned as this one
+    config = flagship.shape.config(recipe.tokenizer.vocab_size)
+    return Trained(recipe.name, config, main.seq_len, main.batch_tokens, flagship.tokens())
 
 
 def _gpu(asked: Asked) -> Gpu:

@@ -3,6 +3,7 @@
     hardware, network       what there is, each number with its source
     efficiency              the few constants of the simulation, the same for every row
     job                     what is asked for, and one way to run it
+    products                how long a matrix product takes
     layer, memory           what a layer takes, in seconds by part and in bytes by part
     step                    one step, its pipeline played event by event
     search                  the best of all ways

@@ -58,8 +58,8 @@ def of_rank(job: Job, way: Way, rank: int) -> Memory:
     first, last = rank == 0, rank == plan.pp - 1
     tied = config.tie_embeddings and plan.pp == 1
     numbers = held * matrices + ends * (first + last - tied) + config.dim * last
-    copies = 0.0 if wide == 4 else wide * {"keep": numbers, "none": numbers, "reshard": 0.0}[plan.shard]
-    whole = {"keep": numbers, "none": numbers, "reshard": 0.0}[plan.shard]
+    whole = 0.0 if plan.shard == "reshard" else numbers
+    copies = 0.0 if wide == 4 else wide * whole
     shard = numbers / plan.shards
     passing = 0.0 if plan.shards == 1 else 2 * matrices * (wide + 4)  # two layers gathered, two reduced
     alive = peak_layers(schedule, layers, rank) * kept_numbers(costs) * costs.n * wide

@@ -21,8 +21,8 @@ from herd.llama.config import LlamaConfig
 from herd.quantize.settings import POLICIES
 from herd.scaling.plan.efficiency import MEMORY_SHARE
 from herd.scaling.plan.hardware import Gpu
-from herd.scaling.plan.layer import layer_products, product_seconds
 from herd.scaling.plan.network import Fabric, Group, Network
+from herd.scaling.plan.products import layer_products, product_seconds
 
 Precision = Literal["bf16", "fp8", "fp8-all-linear"]
 _USABLE = 0.92  # of the memory: vLLM's default of that time is 0.9; CUDA's context and workspaces take the rest

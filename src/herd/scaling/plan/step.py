@@ -22,7 +22,7 @@ from functools import cached_property
 
 from herd.scaling.plan.efficiency import CHANNELS
 from herd.scaling.plan.job import Job, Way
-from herd.scaling.plan.layer import Costs, Direction, Parts
+from herd.scaling.plan.layer import DIRECTIONS, Costs, Direction, Parts
 from herd.scaling.plan.network import Group
 from herd.train.parallel.play import Played, played
 from herd.train.parallel.schedule import Action, Schedule
@@ -70,24 +70,19 @@ class Stepping:
     @cached_property
     def busiest(self) -> float:
         """Seconds that a micro-batch takes on the rank that works longest: the pace of what is not played."""
-        ways: tuple[Direction, Direction] = ("forward", "backward")
-        ranks = range(self.schedule.pp)
         return max(
-            sum(self.seconds(Action(way, s, 1)) for way in ways for s in self.schedule.stages_of(rank))
-            for rank in ranks
+            sum(self.seconds(Action(way, s, 1)) for way in DIRECTIONS for s in self.schedule.stages_of(rank))
+            for rank in range(self.schedule.pp)
         )
 
     @cached_property
     def _layer(self) -> Mapping[Direction, Parts]:
-        return {"forward": self.costs.layer("forward"), "backward": self.costs.layer("backward")}
+        return {way: self.costs.layer(way) for way in DIRECTIONS}
 
     @cached_property
     def _ends(self) -> Mapping[tuple[str, Direction], Parts]:
-        found: dict[tuple[str, Direction], Parts] = {}
-        ways: tuple[Direction, Direction] = ("forward", "backward")
-        for way in ways:
-            found["first", way], found["last", way] = self.costs.embedding(way), self.costs.output(way)
-        return found
+        first = {("first", way): self.costs.embedding(way) for way in DIRECTIONS}
+        return first | {("last", way): self.costs.output(way) for way in DIRECTIONS}
 
     def compute(self, action: Action) -> Parts:
         """Of one micro-batch in one stage, without the ranks that share its parameters."""
@@ -188,8 +183,8 @@ class Stepping:
     @cached_property
     def _alone(self) -> Mapping[tuple[Direction, int], float]:
         """What `compute` says in all, by direction and stage: micro-batches are alike."""
-        ways: tuple[Direction, Direction] = ("forward", "backward")
-        return {(way, s): self.compute(Action(way, s, 0)).total for way in ways for s in range(self.schedule.stages)}
+        stages = range(self.schedule.stages)
+        return {(way, s): self.compute(Action(way, s, 0)).total for way in DIRECTIONS for s in stages}
 
     def seconds(self, action: Action) -> float:
         return self._alone[action.kind, action.stage] + self.waits(action)
@@ -202,7 +197,7 @@ class Stepping:
         layers = self.job.config.n_layers / pp
         ends = sum((part.total for part in self._ends.values()), 0.0) / pp
         each = layers * (self._layer["forward"].total + self._layer["backward"].total) + ends
-        waits = layers * sum(max(0.0, self.waits(Action(way, -1, 0))) for way in ("forward", "backward"))
+        waits = layers * sum(max(0.0, self.waits(Action(way, -1, 0))) for way in DIRECTIONS)
         waits /= max(1, self.layers[-1])
         return m * (each + waits) * (1 + bubble) + self.lost + self.ends + self.optimiser
 
