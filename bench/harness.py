@@ -87,10 +87,10 @@ def machine() -> str:
 
 def matrix_rate(dtype: torch.dtype, size: int = 2048, repeats: int = 7, device: torch.device | str = "cpu") -> float:
     """Measured FLOP/s of a square matrix product: the best of a few, what this machine can do at all."""
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    a, b, out = (torch.randn(size, size, device=device).to(dtype) for _ in range(3))
 
     def product() -> None:
-        a @ b
+        torch.mm(a, b, out=out)  # a result in fresh memory would time the kernel's handing out of pages, too
         if a.device.type == "cuda":
             torch.cuda.synchronize(a.device)
 
