@@ -29,7 +29,7 @@ _PRODUCT, _ELEMENTWISE, _ATTENTION = range(3)  # `enum operation_kind` in csrc/p
 
 
 class _Product(ctypes.Structure):
-    """`product` of csrc/program.c."""
+    """`product` of csrc/product.h."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("x", "weight", "scale", "out")),
