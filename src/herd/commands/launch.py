@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from herd.llama.config import LlamaConfig
 from herd.road.machine import cores
 from herd.stages import Runner, Watch
-from herd.train.parallel.plan import ParallelPlan
+from herd.train.parallel.plan import ParallelPlan, parse_plan
+from herd.train.settings import TrainSettings
 
 
 def is_first_process() -> bool:
@@ -38,3 +40,14 @@ def runner_of(
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         torch.set_num_threads(max(1, (cores() or 1) // beside))
         yield TogetherRunner(folder, mesh, watch, device=str(mesh.device))
+
+
+def show_plan(text: str, config: LlamaConfig, phases: Sequence[TrainSettings]) -> None:
+    """What the plan costs each process, training by training."""
+    from herd.train.parallel.estimate import estimate, told
+
+    plan = parse_plan(text)
+    print(f"plan     {plan}: {plan.world_size} processes")
+    for number, phase in enumerate(phases, 1):
+        for line in told(estimate(config, plan, phase)):
+            print(line + (f"   (phase {number})" if len(phases) > 1 else ""))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from herd.commands.launch import is_first_process, runner_of
+from herd.commands.launch import is_first_process, runner_of, show_plan
 from herd.commands.watch import Terminal, clock
 from herd.config import override, save, to_plain, unknown
 from herd.devices import find_device
@@ -39,20 +39,19 @@ def raise_herd(
 ) -> int:
     recipe = resolve(name, assignments, documents)
     folder = Path(out or f"runs/{recipe.name}")
-    herd = herd_of(recipe)
+    herd, config = herd_of(recipe), recipe.flagship.shape.config(recipe.tokenizer.vocab_size)
     if dry_run:
         from herd.commands.dry_run import show
 
         show(recipe, herd, folder)
         if plan:
-            _show_plan(recipe, plan)
+            show_plan(plan, config, recipe.flagship.pretrain)
         return 0
     if recipe.needs:
         raise SettingError(
             f"the recipe '{recipe.name}' needs {recipe.needs}",
             mend=f"look at it with: herd raise {name} --dry-run; on a laptop raise 'nano'",
         )
-    config = recipe.flagship.shape.config(recipe.tokenizer.vocab_size)
     laid_out = parse_plan(plan)
     laid_out.check(config)
 
@@ -74,17 +73,6 @@ def raise_herd(
             if not until:
                 _tell(herd, runner, folder)
     return 0
-
-
-def _show_plan(recipe: Recipe, text: str) -> None:
-    """What the plan costs each process, phase by phase of the flagship's pre-training."""
-    from herd.train.parallel.estimate import estimate, told
-
-    plan, config = parse_plan(text), recipe.flagship.shape.config(recipe.tokenizer.vocab_size)
-    print(f"plan     {plan}: {plan.world_size} processes")
-    for number, phase in enumerate(recipe.flagship.pretrain, 1):
-        for line in told(estimate(config, plan, phase)):
-            print(f"{line}   (phase {number})")
 
 
 def _until(herd: Herd, name: str) -> Sequence[Stage]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from herd.commands.launch import is_first_process, runner_of
+from herd.commands.launch import is_first_process, runner_of, show_plan
 from herd.commands.watch import Terminal, clock
 from herd.config import load, override, save, to_plain
 from herd.devices import find_device
@@ -165,11 +165,7 @@ def _show(adoption: Adoption, asked: Asked, folder: Path, stages: Sequence[Stage
         print(f"stage    {stage.folder}{'   (done)' if found else ''}")
     print(f"out      {folder}")
     if asked.plan:
-        from herd.train.parallel.estimate import estimate, told
         from herd.weights.hf import load_config
 
-        plan, config = parse_plan(asked.plan), load_config(asked.model)
-        print(f"plan     {plan}: {plan.world_size} processes")
-        for line in told(estimate(config, plan, adoption.train)):
-            print(line)
+        show_plan(asked.plan, load_config(asked.model), [adoption.train])
     return 0

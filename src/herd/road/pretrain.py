@@ -20,14 +20,13 @@ from herd.generate.engine import Engine
 from herd.llama.init import init_weights
 from herd.llama.model import Llama
 from herd.road.gates import GateLog, Verdict, haystack, needles
-from herd.road.outputs import model_output
+from herd.road.outputs import keep_history, model_output
 from herd.road.reading import reading
 from herd.road.settings import Pretrain
 from herd.stages import Context
 from herd.text import Tokenizer
 from herd.train.ahead import ReadAhead
 from herd.train.batch import Batch
-from herd.train.faults.runlog import NAME as RUN_LOG
 from herd.train.history import TrainResult
 from herd.train.loop import mean_loss, train
 from herd.train.objectives.language_modelling import LanguageModelling
@@ -166,6 +165,4 @@ def save_folder(
     """
     with model_output(ctx.out) as folder:
         save_model(folder, model, model.config, tokenizer=tokenizer, herd=dict(made), instruct=instruct)
-    for name in ("history.jsonl", RUN_LOG):
-        if (ctx.scratch / "training" / name).exists():
-            shutil.copy(ctx.scratch / "training" / name, ctx.out / name)
+    keep_history(ctx)

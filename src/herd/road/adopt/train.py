@@ -7,7 +7,6 @@ draws from torch's default generator, seeded here; checkpoints carry its state, 
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,10 +26,10 @@ from herd.road.adopt.graph import Training
 from herd.road.adopt.model import check_fit, counts, ready
 from herd.road.adopt.save import save
 from herd.road.adopt.teach import taught
+from herd.road.outputs import keep_history
 from herd.stages import Context
 from herd.text import Tokenizer
 from herd.train.batch import Batch, BatchSource
-from herd.train.faults.runlog import NAME as RUN_LOG
 from herd.train.loop import less_memory, train
 from herd.train.objectives.distillation import Distillation
 from herd.train.objectives.dpo import DirectPreference, reference_logprobs
@@ -101,9 +100,7 @@ def _run(ctx: Context) -> Mapping[str, Any]:
     report = training_report(result) | {"items": plan.items, "objective": settings.adoption.objective, **size}
     report |= {"device": describe(device), "before": before, "held_out_items": plan.held_items}
     report |= save(ctx.out, settings, plan.model, tokenizer, report, ctx.progress)
-    for name in ("history.jsonl", RUN_LOG):
-        if (ctx.scratch / "training" / name).exists():
-            shutil.copy(ctx.scratch / "training" / name, ctx.out / name)
+    keep_history(ctx)
     return report
 
 
