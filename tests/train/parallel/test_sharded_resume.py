@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,17 @@ KILLED_AFTER = 8  # steps: in the middle of the annealing, after the checkpoint 
 
 
 class KillAt(Silent):
-    """Rank 0 hears of every step; at one it is gone, with whatever is being written."""
+    """Rank 0 hears of every step; at one it is gone, as soon as the checkpoint of step 6 stands: what follows counts
+    on that one, and on a busy machine its writer may be behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self.checkpoint = folder / "checkpoints" / "step-6"
 
     def update(self, done, total, unit, facts=None):
         if done == KILLED_AFTER:
+            until = time.monotonic() + 60
+            while not self.checkpoint.is_dir() and time.monotonic() < until:
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -40,7 +48,7 @@ def on(rank: int, plan: str, folder: Path, kill: bool) -> Trajectory:
     case = find("packed")
     if kill:
         steps = [case.batches[at:] + case.batches[:at] for at in range(len(case.batches))]
-        train(case.model(), case.objective, FixedBatches(steps), settings(**SAVING), folder, KillAt(), mesh=mesh)
+        train(case.model(), case.objective, FixedBatches(steps), settings(**SAVING), folder, KillAt(folder), mesh=mesh)
     return trained(case, mesh, folder, **SAVING)
 
 
