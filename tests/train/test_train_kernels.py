@@ -7,6 +7,7 @@ from herd.kernels.library import kernels
 from herd.llama.config import LlamaConfig
 from herd.llama.init import init_weights
 from herd.llama.model import Llama
+from herd.llama.rope import document_starts
 from herd.train.batch import Batch
 from herd.train.kernels import compiled
 from herd.train.objectives.language_modelling import LanguageModelling
@@ -45,8 +46,6 @@ def batch_of(packed):
     ids = (torch.rand(3, 90, generator=generator) < 0.05).cumsum(1) if packed else None
     places = torch.arange(90).expand(3, 90)
     if ids is not None:
-        from herd.llama.rope import document_starts
-
         places = places - document_starts(ids)
     return Batch(tokens[:, :-1], tokens[:, 1:], weights, ids, places)
 
