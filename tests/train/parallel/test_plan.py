@@ -76,7 +76,7 @@ def test_a_plan_that_does_not_fit_says_which_degree_and_what_would() -> None:
     with pytest.raises(SettingError, match="stages share 32"):
         ParallelPlan(pp=2, layers=(16, 15)).check(llama31_8b())
     with pytest.raises(SettingError, match="for 4 processes, and there are 2") as refused:
-        ParallelPlan(dp=2, tp=2).check(llama31_8b(), small, world=2)
+        ParallelPlan(dp=2, tp=2).check_world(2)
     assert "torchrun --nproc-per-node 4 -m herd" in refused.value.mend
 
 
@@ -86,6 +86,6 @@ def test_the_published_layouts_fit_405b() -> None:
         ParallelPlan(16, 128, 1, 8, virtual=8),
         ParallelPlan(16, 8, 16, 8, virtual=8),
     ):
-        plan.check(llama31_405b(), world=plan.world_size)
+        plan.check(llama31_405b())
         assert plan.world_size in (8192, 16384)
         assert plan.stage_layers(126) == (0, *[1] * 126, 0)

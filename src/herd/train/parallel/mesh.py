@@ -21,7 +21,6 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # it is
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.rendezvous import rendezvous
 
-from herd.errors import SettingError
 from herd.train.batch import Part
 from herd.train.parallel.context import ContextGroup
 from herd.train.parallel.plan import ORDER, ParallelPlan, Place
@@ -46,7 +45,7 @@ class Mesh:
     @staticmethod
     def of(plan: ParallelPlan, device: torch.device) -> Mesh:
         """Order the processes of the default group; all of them call this together."""
-        _check_world(plan, dist.get_world_size())
+        plan.check_world(dist.get_world_size())
         names = tuple(reversed(ORDER))
         grid = torch.arange(plan.world_size).view([getattr(plan, axis) for axis in names])
         axes = DeviceMesh(device.type, grid, mesh_dim_names=names)
@@ -91,7 +90,7 @@ def processes(plan: ParallelPlan, device: str = "auto") -> Iterator[Mesh | None]
     Raises SettingError when torchrun started another number of processes than the plan has.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    _check_world(plan, world)
+    plan.check_world(world)
     if world == 1:
         yield None
         return
@@ -125,12 +124,3 @@ def local_device(name: str) -> torch.device:
     """The device of this process: of the CUDA devices of a machine, process LOCAL_RANK has the one of that number."""
     wants_cuda = name.startswith("cuda") or (name in ("", "auto") and torch.cuda.is_available())
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if wants_cuda else torch.device("cpu")
-
-
-def _check_world(plan: ParallelPlan, world: int) -> None:
-    if world != plan.world_size:
-        raise SettingError(
-            f"the plan {plan} is for {plan.world_size} processes, and there are {world}",
-            where="plan",
-            mend=f"start it with: torchrun --nproc-per-node {plan.world_size} -m herd ...",
-        )

@@ -1,7 +1,7 @@
 """How a model and its batch are laid out over processes: one value, read from the command line, checked before a run.
 
     plan = parse_plan("dp=2,tp=2")
-    plan.check(config, settings, world=4)            # SettingError that names the degree, and what would fit
+    plan.check(config, settings)                     # SettingError that names the degree, and what would fit
     plan.place(3)                                    # Place(pp=0, dp=1, cp=0, tp=1)
 
 The axes are those of the paper (section 3.3.2), and so is their order, innermost first: tensor ranks talk most and are
@@ -90,14 +90,17 @@ class ParallelPlan:
         """Layers of each of the pp * virtual stages."""
         return balanced(n_layers, self.pp, self.virtual, self.layers)
 
-    def check(self, config: LlamaConfig, settings: TrainSettings | None = None, world: int | None = None) -> None:
-        """SettingError where this plan cannot run this model, on these batches, in `world` processes."""
-        if world is not None and world != self.world_size:
+    def check_world(self, world: int) -> None:
+        """SettingError where this plan is not for `world` processes."""
+        if world != self.world_size:
             raise SettingError(
                 f"the plan {self} is for {self.world_size} processes, and there are {world}",
                 where="plan",
                 mend=f"start it with: torchrun --nproc-per-node {self.world_size} -m herd ...",
             )
+
+    def check(self, config: LlamaConfig, settings: TrainSettings | None = None) -> None:
+        """SettingError where this plan cannot run this model, on these batches."""
         self._need("precision", self.precision == "dtype" or self.tp == 1, "dtype with tensor ranks (tp)")
         self._divides("tp", config.n_kv_heads, "key/value heads")
         self._divides("tp", config.n_heads, "query heads")
