@@ -2,6 +2,7 @@
 
 import pytest
 
+from herd.commands.model_costs import cost_of
 from herd.errors import SettingError
 from herd.llama.config import llama31_8b, llama31_70b, llama31_405b
 from herd.scaling.plan.hardware import GPUS
@@ -28,6 +29,8 @@ def test_weights_are_what_the_files_hold() -> None:
     narrow = 124 * 3 * 16_384 * 53_248  # the feed-forward of all layers but the first and the last
     scales = 124 * 4 * (2 * 53_248 + 16_384)
     assert weight_bytes(llama31_405b(), "fp8") == 811_706_777_600 - narrow + scales
+    for precision in ("bf16", "fp8"):  # as `herd doctor` counts, tensor by tensor
+        assert weight_bytes(llama31_8b(), precision) == cost_of(llama31_8b(), precision).stored  # type: ignore[arg-type]
 
 
 def test_longer_contexts_hold_fewer_sequences_and_answer_more_slowly() -> None:
