@@ -309,6 +309,12 @@ def test_a_strangers_manifest_reaches_nothing_outside_and_claims_no_more_than_it
     assert "do not make it up" in hostile(lambda c: c["tensors"][head][2].clear())
     assert "do not make it up" in hostile(lambda c: c["tensors"][head][1].__setitem__(0, 10**12))
     assert "do not make it up" in hostile(lambda c: c["tensors"][head][2][0].__setitem__(1, [4, 0]))
+    for shape, places in (
+        ([4], [[0, [0], [2]], [0, [1], [2]]]),
+        ([2, 4], [[0, [0, 0], [1, 4]], [0, [1, 0], [1, 2]], [0, [0, 2], [1, 2]]]),
+    ):  # as large together, over one another, with a gap
+        overlapping = {"model.x": ["F32", shape, places]}
+        assert "do not make it up" in hostile(lambda c, more=overlapping: c["tensors"].update(more))
     assert "too small for the shards" in hostile(
         lambda c: c["tensors"].update({"model.big": ["F32", [10**9], [[0, [0], [10**9]]]]})
     )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,13 +189,30 @@ def _check(manifest: Manifest, folder: Path) -> None:
             and all(o + s <= whole for o, s, whole in zip(place.offset, place.shape, tensor.shape, strict=True))
             for place in tensor.places
         )
-        if not inside or sum(math.prod(place.shape) for place in tensor.places) != math.prod(tensor.shape):
+        size = sum(math.prod(place.shape) for place in tensor.places)
+        if not inside or size != math.prod(tensor.shape) or _overlap(tensor.places):
             raise FormatError(f"the shards of {printable(name)} do not make it up", where=where)
         for place in tensor.places:
             used[place.file] += math.prod(place.shape) * tensor.dtype.itemsize
     for name, size in used.items():
         if size > manifest.files[name].n_bytes:
             raise FormatError(f"{name} is too small for the shards it is said to hold", where=where)
+
+
+def _overlap(places: Sequence[Place]) -> bool:
+    """Whether two shards share a value: compares those that do along the dimension that is cut most, which are few."""
+    if len(places) < 2:
+        return False
+    dims = range(len(places[0].shape))
+    most = max(dims, key=lambda dim: len({place.offset[dim] for place in places}))
+    ordered = sorted(places, key=lambda place: place.offset[most])
+    for number, one in enumerate(ordered, 1):
+        end = [o + s for o, s in zip(one.offset, one.shape, strict=True)]
+        while number < len(ordered) and (other := ordered[number]).offset[most] < end[most]:
+            if all(max(one.offset[d], other.offset[d]) < min(end[d], other.offset[d] + other.shape[d]) for d in dims):
+                return True
+            number += 1
+    return False
 
 
 def verify(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
