@@ -7,7 +7,6 @@ with keeping_parts(group): ...             # a forward whose graph keeps parts, 
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -90,43 +89,69 @@ def gather_tokens(part_BTD: Tensor, group: TensorGroup) -> Tensor:
 class _Parts:
     """What autograd would keep of all tokens in a forward, kept as this rank's part, and gathered again backwards.
 
-    That is most of what a layer keeps: matrices need their inputs for the gradient (Korthikanti et al. 2022).
+    That is most of what a layer keeps: matrices need their inputs for the gradient (Korthikanti et al. 2022). Gathering
+    is a collective, so whether one is due must follow from the graph alone, never from when memory happens to be freed
+    (gloo's threads let go of a tensor when they please): matrices that share an input are counted as they keep it.
     """
 
     def __init__(self, group: TensorGroup) -> None:
         self.group = group
-        self._parts: dict[int, tuple[Tensor, Tensor]] = {}  # by the storage of the whole, which lives as long as this
-        self._made: dict[int, weakref.ref[Tensor]] = {}
+        self._latest: _Shared | None = None  # gathered in the forward; whoever keeps it does so before the next
+        self._open: _Shared | None = None  # gathered in the backward
 
     def note(self, whole: Tensor, part: Tensor) -> None:
-        self._parts[whole.untyped_storage()._cdata] = whole.detach(), part
+        self.end()
+        self._latest = _Shared(part, whole.detach())
 
     def end(self) -> None:
-        """The forward is over: the wholes go, the parts stay with the graph."""
-        self._parts.clear()
+        """The forward is over, or goes on to other tokens: the whole goes, its part stays with the graph."""
+        if self._latest is not None:
+            self._latest.whole = None
+            self._latest = None
 
     def pack(self, saved: Tensor) -> Any:
-        found = self._parts.get(saved.untyped_storage()._cdata) if type(saved) is Tensor else None
+        latest = self._latest
+        found = latest if latest is not None and latest.is_in(saved) else None
         observer = OBSERVER.get()
         if observer is not None:
-            observer(saved if found is None else found[1])
+            observer(saved if found is None else found.part)
         if found is None:
             return saved
-        return _Packed(found[1], saved.size(), saved.stride(), int(saved.storage_offset()))
+        found.uses += 1
+        return _Packed(found, saved.size(), saved.stride(), int(saved.storage_offset()))
 
     def unpack(self, packed: Any) -> Tensor:
         if not isinstance(packed, _Packed):
             return cast(Tensor, packed)
-        made = self._made.get(id(packed.part))
-        whole = made() if made is not None else None
-        if whole is None:  # the matrices that share an input ask one after the other
-            whole = _gathered(packed.part, self.group)
-            self._made[id(packed.part)] = weakref.ref(whole)
+        shared = packed.shared
+        if self._open is not None and self._open is not shared:
+            self._open.whole = None
+        if shared.whole is None:
+            shared.whole = _gathered(shared.part, self.group)
+        whole, shared.uses = shared.whole, shared.uses - 1
+        if shared.uses <= 0:  # the last of the matrices that have this input
+            shared.whole = None
+        self._open = shared if shared.whole is not None else None
         return whole.as_strided(packed.size, packed.stride, packed.offset)
 
 
-class _Packed(NamedTuple):
+@dataclass(eq=False)
+class _Shared:
+    """A gathered tensor: this rank's part of it, the whole while it is at hand, and how often the graph keeps it."""
+
     part: Tensor
+    whole: Tensor | None
+    uses: int = 0
+
+    def is_in(self, saved: Tensor) -> bool:
+        """Whether a tensor is the whole, or a view of it."""
+        if self.whole is None or type(saved) is not Tensor:
+            return False
+        return bool(saved.untyped_storage()._cdata == self.whole.untyped_storage()._cdata)
+
+
+class _Packed(NamedTuple):
+    shared: _Shared
     size: torch.Size
     stride: tuple[int, ...]
     offset: int
