@@ -37,5 +37,8 @@ class Hook:
     def before_checkpoint(self) -> None:
         """The state is about to be copied."""
 
+    def failed(self, error: BaseException) -> None:
+        """A step or a checkpoint ended in an error; signals are still held, so nothing else ends the process yet."""
+
     def end(self, error: BaseException | None) -> None:
         """The run ends, by an error or because it is done."""

@@ -90,18 +90,26 @@ def _through(run: Run, settings: TrainSettings) -> TrainResult:
     run.hook.begin(run.step)
     try:
         with Interrupts() as interrupts:
-            while run.step < settings.steps:
-                run.one_step(interrupts)
-                if run.asked_to_stop or (run.worker.world == 1 and interrupts.asked):
-                    run.save_checkpoint()
-                    run.checkpoints.wait()
-                    raise Stopped(interrupts.signal)
-                run.save_checkpoint_if_due()
+            try:
+                _steps(run, settings, interrupts)
+            except BaseException as error:
+                run.hook.failed(error)  # before torchrun's SIGTERM can end what another rank's end has stopped
+                raise
         return run.finish()
     except CorruptWeights as error:
         if error.at_rest:
             run.forget_checkpoint()
         raise
+
+
+def _steps(run: Run, settings: TrainSettings, interrupts: Interrupts) -> None:
+    while run.step < settings.steps:
+        run.one_step(interrupts)
+        if run.asked_to_stop or (run.worker.world == 1 and interrupts.asked):
+            run.save_checkpoint()
+            run.checkpoints.wait()
+            raise Stopped(interrupts.signal)
+        run.save_checkpoint_if_due()
 
 
 def less_memory(settings: TrainSettings) -> str:

@@ -37,7 +37,7 @@ from herd.train.sources import Batches, TokenStream
 
 STRIKE, STEPS = 5, 8
 RANK, LIFE = int(os.environ.get("RANK", "0")), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-FAULTS = FaultSettings(hang_seconds=2.0, look_seconds=0.01, compare_every=0, slow_window=4)
+FAULTS = FaultSettings(hang_seconds=5.0, look_seconds=0.01, compare_every=0, slow_window=4)
 
 
 @dataclass

@@ -92,15 +92,18 @@ class Attendance(Hook):
     def after_step(self, record: StepRecord) -> None:
         self.step = record.step
 
+    def failed(self, error: BaseException) -> None:
+        step = self.step + (cause_of(error) == NOT_FINITE)  # counted as the error counts
+        self.life.say(ended=cause_of(error).name, step=step, detail=_said(error), blamed=_ranks_of(error))
+
     def end(self, error: BaseException | None) -> None:
-        if error is None:
+        if error is not None:
+            self.failed(error)
+        else:
             self.life.say(ended="done", step=self.step)
             if self.worker.is_first:
                 records = read_history(self.folder / "history.jsonl")
                 self.log.write("end", step=self.step, useful_seconds=round(step_seconds(records), 3))
-        else:
-            failed = self.step + (cause_of(error) == NOT_FINITE)  # counted as the error counts
-            self.life.say(ended=cause_of(error).name, step=failed, detail=_said(error), blamed=_ranks_of(error))
         self.life.close()
 
 

@@ -72,6 +72,9 @@ class Together(Hook):
         self.enter("checkpoint")
         self._compare()
 
+    def failed(self, error: BaseException) -> None:
+        self.plain.failed(error)
+
     def end(self, error: BaseException | None) -> None:
         self.watch.stop()
         self.plain.end(error)
