@@ -10,7 +10,8 @@ from plan_jobs import job
 
 from herd.llama.config import llama31_70b, llama31_405b
 from herd.scaling.plan import job as jobs
-from herd.scaling.plan.job import Job, Way
+from herd.scaling.plan.job import Job, Software, Way
+from herd.scaling.plan.layer import Costs
 from herd.scaling.plan.network import Fabric, Group
 from herd.scaling.plan.products import product_seconds
 from herd.scaling.plan.step import Stepping, simulate
@@ -107,3 +108,17 @@ def test_a_power_limit_slows_products_and_not_memory() -> None:
     assert capped.clock == pytest.approx((400 / 600) ** (1 / 3))
     assert product_seconds(capped, 8192, 8192, 8192) > product_seconds(a_job.gpu, 8192, 8192, 8192)
     assert capped.memory_rate == a_job.gpu.memory_rate
+
+
+def test_a_ring_of_context_ranks_sends_all_query_heads_and_gathering_sends_the_key_heads() -> None:
+    plan = ParallelPlan(cp=4, tp=8)
+    one = job(llama31_405b(), plan.world_size, rows=4, seq=131_072)
+    free = replace(one, network=replace(one.network, latency=0.0), gpu=replace(one.gpu, memory_rate=1e30))
+    around = Costs(replace(free, software=Software(ring=True)), Way(plan))
+    once = Costs(free, Way(plan))
+    query_heads, key_heads = 128, 8
+    assert around.forward().cp / once.forward().cp == pytest.approx(query_heads / key_heads)
+    # Backward gathers 3 parts of keys and values in BF16 and passes 4 on in fp32, where the paper's reduces 3 in fp32.
+    assert around.backward().cp / once.backward().cp == pytest.approx(query_heads / key_heads * (3 * 2 + 4 * 4) / 12)
+    alone = Costs(replace(job(), software=Software(ring=True)), Way(ParallelPlan(dp=8)))
+    assert alone.forward().cp == alone.backward().cp == 0

@@ -22,12 +22,14 @@ class Software:
     attention   a kernel of the GPU's; "": its best
     fp8_gather  parameters in FP8 cross the network in FP8
     async_tp    products begin on the parts of their operands that have arrived
+    ring        context ranks as in torch of 2024 (context.py), not by gathering once
     selective   backward makes every second product again (torchtitan's selective checkpointing)
     """
 
     attention: str = ""
     fp8_gather: bool = False
     async_tp: bool = False
+    ring: bool = False
     selective: bool = False
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
 
+from herd.scaling.plan.context import gathered, ring
 from herd.scaling.plan.efficiency import ASYNC_TP_HIDDEN, LAUNCH_SECONDS, MEMORY_SHARE
 from herd.scaling.plan.job import Job, Way
 from herd.scaling.plan.products import kv_width, layer_products, product_seconds
@@ -90,7 +91,7 @@ class Costs:
     def _launches(self, kernels: int) -> float:
         return kernels * (self.job.gpu.launch_seconds if self.job.gpu.measured else LAUNCH_SECONDS)
 
-    def _memory(self, size: float) -> float:
+    def memory(self, size: float) -> float:
         """Seconds to move so many bytes."""
         return size / (self.job.gpu.memory_rate * (1.0 if self.job.gpu.measured else MEMORY_SHARE))
 
@@ -118,7 +119,7 @@ class Costs:
 
     def _between(self, direction: Direction) -> float:
         kernels = (4 if self.way.plan.compile else 24) * (1 if direction == "forward" else 2)
-        moving = self._memory(self.between_bytes(direction))
+        moving = self.memory(self.between_bytes(direction))
         if not self.job.gpu.measured:
             return max(moving, self._launches(kernels))
         if self.way.plan.tp == 1:
@@ -139,7 +140,7 @@ class Costs:
         outputs = self.n * sum(n for _, n in self.products)
         weights = 5.0 * sum(k * n for k, n in self.products)
         size = 5 * inputs if direction == "forward" else 2 * inputs + 7 * outputs
-        return self._memory(size + weights)
+        return self.memory(size + weights)
 
     def _tensor(self, gathers: int) -> float:
         """So many all-gathers or reduce-scatters of hidden states among tensor ranks, as far as they are waited for."""
@@ -148,10 +149,7 @@ class Costs:
         return gathers * self.job.fabric.ring(size, self.way.tensor) * (1.0 - hidden)
 
     def _context(self, direction: Direction) -> float:
-        """Keys and values of all context ranks are gathered; their gradients come back in fp32 (context.py)."""
-        size = 2 * self.kv * self.n * self.way.plan.cp
-        each = self.wide if direction == "forward" else 4
-        return self.job.fabric.ring(size * each, self.way.context)
+        return (ring if self.job.software.ring else gathered)(self, direction)
 
     # --- a layer ---
 
@@ -199,7 +197,7 @@ class Costs:
         """Rows are looked up, and gradients added where they came from."""
         passes = 2 if direction == "forward" else 4
         size = passes * self.n * self.job.config.dim / self.way.plan.tp * self.wide
-        return Parts(elementwise=self._memory(size), tp=self._tensor(1))
+        return Parts(elementwise=self.memory(size), tp=self._tensor(1))
 
     def output(self, direction: Direction) -> Parts:
         """The last norm, the output matrix and the loss, whose logits are in fp32: read and written for the cast, the
@@ -207,7 +205,7 @@ class Costs:
         config, gpu, tp = self.job.config, self.job.gpu, self.way.plan.tp
         vocab = config.vocab_size / tp
         bytes_a_logit = (8 if direction == "forward" else 12) * (1 if self.way.plan.compile else 2)
-        loss = self._memory(bytes_a_logit * self.n * vocab)
+        loss = self.memory(bytes_a_logit * self.n * vocab)
         forward = product_seconds(gpu, self.n, config.dim, vocab)
         if direction == "forward":
             return Parts(matmul=forward, elementwise=loss, tp=self._tensor(1))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from herd.llama.config import LlamaConfig, llama31_8b, llama31_70b, llama31_405b
 from herd.scaling.plan.hardware import GPUS
@@ -104,19 +105,38 @@ def _large() -> list[Row]:
     staged = ParallelPlan(pp=8, dp=8, tp=8, shard="keep", recompute="layer", compile=True, precision="fp8")
     split = "8 micro-batches: as many as pipeline ranks, torchtitan's default of that date"
     twice = replace(staged, virtual=2)
-    long = replace(staged, dp=2, cp=4)
     found += [
         _titan("405B, 512 GPUs, FP8, 1F1B", llama31_405b, staged, 32, 100, rows=4, software=hidden, assumed=split),
         _titan(
             "405B, 512 GPUs, FP8, interleaved", llama31_405b, twice, 32, 128, rows=4, software=hidden,
             assumed=split + "; two stages a rank, the least that is interleaved",
         ),
-        _titan(
-            "405B, 512 GPUs, FP8, 131,072 tokens", llama31_405b, long, 8, 31, seq=131_072, rows=1, software=hidden,
-            assumed=split,
-        ),
     ]  # fmt: skip
     return found
+
+
+def _long() -> list[Row]:
+    """Context ranks: 32,768 tokens on each, and as many data ranks fewer."""
+    staged = ParallelPlan(pp=8, tp=8, shard="keep", recompute="layer", compile=True, precision="fp8")
+    small = ParallelPlan(shard="reshard", recompute="layer", compile=True, precision="fp8")
+    split = "8 micro-batches, as many as pipeline ranks; waiting for what context ranks send (context.py)"
+    found = []
+    for cp, large, little in ((1, 76, 3890), (2, 47, 2540), (4, 31, 1071), (8, 16, 548)):
+        seq = 32_768 * cp
+        for name, config, plan, batch, value in (
+            ("405B, 512 GPUs", llama31_405b, replace(staged, cp=cp, dp=8 // cp), 8, large),
+            ("8B, 8 GPUs", llama31_8b, replace(small, cp=cp, dp=8 // cp), 1, little),
+        ):
+            shape = partial(_of_length, config, seq)
+            software = Software(async_tp=plan.tp > 1, ring=True)
+            name = f"{name}, FP8, {seq:,} tokens"
+            found.append(_titan(name, shape, plan, batch, value, seq=seq, rows=1, software=software, assumed=split))
+    return found
+
+
+def _of_length(config: Callable[[], LlamaConfig], seq: int) -> LlamaConfig:
+    """torchtitan gives its model any length of row."""
+    return replace(config(), max_seq_len=max(seq, config().max_seq_len))
 
 
 def rows() -> list[Row]:
@@ -126,4 +146,5 @@ def rows() -> list[Row]:
         _paper(16_384, 16, 8, 16, 131_072, 0.38),
         *_small(),
         *_large(),
+        *_long(),
     ]
