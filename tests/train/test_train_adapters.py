@@ -8,6 +8,7 @@ import torch
 from train_models import random_documents, tiny_model, tiny_settings
 
 from herd.errors import SettingError
+from herd.llama.remade import OBSERVER
 from herd.train.batch import Batch
 from herd.train.loop import train
 from herd.train.objectives.language_modelling import LanguageModelling
@@ -66,7 +67,7 @@ def gradients(model, batch):
     return [loss, *(param.grad for param in model.parameters() if param.grad is not None)]
 
 
-@pytest.mark.parametrize("what", ["layer", "mlp"])
+@pytest.mark.parametrize("what", ["elementwise", "mlp", "layer"])
 @pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("kind", ["full", "adapter", "adapter in int8"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -84,26 +85,36 @@ def test_recomputed_gradients_are_equal_bit_for_bit(what, every, kind, dtype):
     assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
 
 
-def test_recomputation_keeps_less(monkeypatch):
-    def kept(model):
-        sizes = []
+def kept_bytes(model):
+    """What autograd keeps in a forward beside the parameters, each storage once."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    found = {}
 
-        def pack(tensor):
-            sizes.append(tensor.nbytes)
-            return tensor
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = (storage.nbytes(), tensor)  # alive, so that no other takes its place
+        return tensor
 
-        batch = batches(tiny_settings()).batch(0)[0]
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            model(batch.tokens_BT, positions_BT=batch.positions_BT, document_ids_BT=batch.document_ids_BT)
-        return sum(sizes)
+    batch = batches(tiny_settings()).batch(0)[0]
+    before = OBSERVER.set(pack)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = model(batch.tokens_BT, positions_BT=batch.positions_BT, document_ids_BT=batch.document_ids_BT)
+    OBSERVER.reset(before)
+    del out
+    return sum(size for size, _ in found.values())
 
+
+def test_each_way_of_recomputing_keeps_less_than_the_one_before():
     sizes = []
-    for what in ("nothing", "mlp", "layer"):
+    for what in ("nothing", "elementwise", "mlp", "layer"):
         model = tiny_model(1, n_layers=3).train()
         recompute(model, what)
-        sizes.append(kept(model))
-    assert sizes[0] > sizes[1] > sizes[2]
-    assert sizes[2] < sizes[0] / 3
+        sizes.append(kept_bytes(model))
+    assert sizes == sorted(sizes, reverse=True)
+    shape, tokens = tiny_model(1).config, tiny_settings().batch_tokens
+    assert sizes[0] - sizes[1] == 3 * 4 * tokens * (2 * shape.dim + shape.ffn_dim)  # both norms, and SwiGLU
+    assert sizes[3] < sizes[0] / 3
 
 
 def test_recompute_refuses_what_makes_no_sense():

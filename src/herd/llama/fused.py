@@ -1,7 +1,8 @@
 """The elementwise hot paths of the network as custom autograd functions: RMSNorm, SwiGLU, rotary positions.
 
 Plain autograd keeps every intermediate and walks memory once per operation; on a CPU that costs as much as the
-matrix products. Each function here saves only its inputs and has its plain twin in `reference.py`.
+matrix products. Each function here saves only its inputs and has its plain twin in `reference.py`; what norms and
+SwiGLU give is made again for the products that need it, where that is asked for (`remade.py`).
 Not here: anything that needs a compiler (`kernels/` will hold those).
 """
 
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
+
+from herd.llama.remade import remade
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -45,8 +48,7 @@ def _normed(x: Tensor, rstd: Tensor) -> Tensor:
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x [..., D] over its root mean square, times weight [D]; same dtype as x."""
-    out: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
-    return out
+    return remade(_RMSNorm.apply, x, weight, eps)
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -67,8 +69,7 @@ class _SwiGLU(torch.autograd.Function):
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, all of one shape."""
-    out: Tensor = _SwiGLU.apply(gate, up)  # type: ignore[no-untyped-call]
-    return out
+    return remade(_SwiGLU.apply, gate, up)
 
 
 class _Rotate(torch.autograd.Function):

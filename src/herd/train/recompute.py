@@ -1,11 +1,12 @@
 """Gradient checkpointing: parts of a layer forget their activations and compute them again in the backward pass.
 
-    recompute(model, "layer")            # every layer; memory of one layer's activations, a third more compute
-    recompute(model, "mlp", every=2)     # the feed-forward half of every second layer
+    recompute(model, "elementwise")      # norms' and SwiGLU's results, gathered and repeated keys: no product
+    recompute(model, "mlp", every=2)     # and the feed-forward half, in every second layer
+    recompute(model, "layer")            # memory of one layer's activations, a third more compute
 
-Parts of a built model are replaced from outside; parameter names stay. The same operations run on the same numbers, so
-gradients are equal bit for bit (Chen et al. 2016; selecting parts: Korthikanti et al. 2022). Dropout draws the same
-mask again, because torch puts back its generator.
+Each takes less memory than the one before. Parts of a built model are replaced from outside; parameter names stay. The
+same operations run on the same numbers, so gradients are equal bit for bit (Chen et al. 2016; selecting parts:
+Korthikanti et al. 2022). Dropout draws the same mask again, because torch puts back its generator.
 """
 
 from __future__ import annotations
@@ -18,16 +19,32 @@ from herd.errors import SettingError
 from herd.llama.attention import Layout
 from herd.llama.block import Block, FeedForward
 from herd.llama.model import Llama
+from herd.llama.remade import making_again
 from herd.train.settings import Recompute
 
 
-class RecomputedBlock(Block):
-    """A layer of the same parts that keeps only its input."""
+class _SameParts(Block):
+    """A layer of the same parts."""
 
     def __init__(self, block: Block) -> None:
         nn.Module.__init__(self)
         self.self_attn, self.mlp = block.self_attn, block.mlp
         self.input_layernorm, self.post_attention_layernorm = block.input_layernorm, block.post_attention_layernorm
+        self.train(block.training)
+
+
+class SparingBlock(_SameParts):
+    """It keeps what its products gave, not what was made of that for the next ones (llama/remade.py)."""
+
+    def forward(self, x_BTD: Tensor, layout: Layout) -> Tensor:
+        if torch.compiler.is_compiling():  # the compiler decides so by itself
+            return super().forward(x_BTD, layout)
+        with making_again():
+            return super().forward(x_BTD, layout)
+
+
+class RecomputedBlock(_SameParts):
+    """It keeps only its input."""
 
     def forward(self, x_BTD: Tensor, layout: Layout) -> Tensor:
         if not torch.is_grad_enabled():
@@ -42,6 +59,7 @@ class RecomputedFeedForward(FeedForward):
     def __init__(self, mlp: FeedForward) -> None:
         nn.Module.__init__(self)
         self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+        self.train(mlp.training)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
@@ -51,15 +69,16 @@ class RecomputedFeedForward(FeedForward):
 
 
 def recompute(model: Llama, what: Recompute, every: int = 1) -> None:
-    """Replace every `every`-th layer ("layer") or its feed-forward half ("mlp"), in place; "nothing" does nothing."""
+    """Replace every `every`-th layer, in place; "nothing" does nothing."""
     if every < 1:
         raise SettingError(f"every is {every}", where="recompute_every", mend="give 1 for all layers, 2 for half")
+    if what == "nothing":
+        return
     layers = model.model.layers
     for index in range(0, len(layers), every):
         block = layers[index]
         if not isinstance(block, Block):  # this model is a part of one, and the layer is in another
             continue
-        if what == "layer":
-            layers[index] = RecomputedBlock(block).train(block.training)
-        elif what == "mlp":
-            block.mlp = RecomputedFeedForward(block.mlp).train(block.training)
+        if what == "mlp":
+            block.mlp = RecomputedFeedForward(block.mlp)
+        layers[index] = RecomputedBlock(block) if what == "layer" else SparingBlock(block)

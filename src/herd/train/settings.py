@@ -11,7 +11,7 @@ from typing import Literal
 
 from herd.errors import SettingError
 
-Recompute = Literal["nothing", "mlp", "layer"]  # what gradient checkpointing computes again (recompute.py)
+Recompute = Literal["nothing", "elementwise", "mlp", "layer"]  # again in backward: recompute.py
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from herd.errors import SettingError
 from herd.llama.config import LlamaConfig
 from herd.llama.model import Llama
+from herd.llama.remade import OBSERVER
 from herd.train.objectives.language_modelling import LanguageModelling
 from herd.train.parallel.apply import arrange
 from herd.train.parallel.data import local
@@ -32,7 +33,6 @@ from herd.train.parallel.mesh import Mesh
 from herd.train.parallel.plan import ParallelPlan
 from herd.train.parallel.schedule import Schedule
 from herd.train.parallel.stage import LlamaStage, network, roots_of
-from herd.train.parallel.tokens import OBSERVER
 from herd.train.settings import TrainSettings
 
 _FLOAT32 = 4

@@ -2,16 +2,13 @@
 
 part = scatter_sum(summand, group)         # [B, T, D], a summand on each rank -> [B, T/TP, D] of the sum
 whole = gather_tokens(part, group)         # and back
-with keeping_parts(group): ...             # a forward whose graph keeps parts, and gathers again backwards
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +16,7 @@ from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 from torch.distributed.device_mesh import DeviceMesh
 
+from herd.llama.remade import making_again, noted
 from herd.train.parallel.collectives import gathered, scattered_sum
 
 
@@ -79,101 +77,14 @@ class _ScatterSum(torch.autograd.Function):
 
 
 def gather_tokens(part_BTD: Tensor, group: TensorGroup) -> Tensor:
+    """Within `making_again` kept as the part, and gathered once more backwards."""
     whole: Tensor = _GatherTokens.apply(part_BTD, group)  # type: ignore[no-untyped-call]
-    kept = _KEPT.get()
-    if kept is not None:
-        kept.note(whole, part_BTD.detach())
-    return whole
+    return noted(whole, _gathered, part_BTD, group, always=True)
 
 
-class _Parts:
-    """What autograd would keep of all tokens in a forward, kept as this rank's part, and gathered again backwards.
-
-    That is most of what a layer keeps: matrices need their inputs for the gradient (Korthikanti et al. 2022). Gathering
-    is a collective, so whether one is due must follow from the graph alone, never from when memory happens to be freed
-    (gloo's threads let go of a tensor when they please): matrices that share an input are counted as they keep it.
-    """
-
-    def __init__(self, group: TensorGroup) -> None:
-        self.group = group
-        self._latest: _Shared | None = None  # gathered in the forward; whoever keeps it does so before the next
-        self._open: _Shared | None = None  # gathered in the backward
-
-    def note(self, whole: Tensor, part: Tensor) -> None:
-        self.end()
-        self._latest = _Shared(part, whole.detach())
-
-    def end(self) -> None:
-        """The forward is over, or goes on to other tokens: the whole goes, its part stays with the graph."""
-        if self._latest is not None:
-            self._latest.whole = None
-            self._latest = None
-
-    def pack(self, saved: Tensor) -> Any:
-        latest = self._latest
-        found = latest if latest is not None and latest.is_in(saved) else None
-        observer = OBSERVER.get()
-        if observer is not None:
-            observer(saved if found is None else found.part)
-        if found is None:
-            return saved
-        found.uses += 1
-        return _Packed(found, saved.size(), saved.stride(), int(saved.storage_offset()))
-
-    def unpack(self, packed: Any) -> Tensor:
-        if not isinstance(packed, _Packed):
-            return cast(Tensor, packed)
-        shared = packed.shared
-        if self._open is not None and self._open is not shared:
-            self._open.whole = None
-        if shared.whole is None:
-            shared.whole = _gathered(shared.part, self.group)
-        whole, shared.uses = shared.whole, shared.uses - 1
-        if shared.uses <= 0:  # the last of the matrices that have this input
-            shared.whole = None
-        self._open = shared if shared.whole is not None else None
-        return whole.as_strided(packed.size, packed.stride, packed.offset)
-
-
-@dataclass(eq=False)
-class _Shared:
-    """A gathered tensor: this rank's part of it, the whole while it is at hand, and how often the graph keeps it."""
-
-    part: Tensor
-    whole: Tensor | None
-    uses: int = 0
-
-    def is_in(self, saved: Tensor) -> bool:
-        """Whether a tensor is the whole, or a view of it."""
-        if self.whole is None or type(saved) is not Tensor:
-            return False
-        return bool(saved.untyped_storage()._cdata == self.whole.untyped_storage()._cdata)
-
-
-class _Packed(NamedTuple):
-    shared: _Shared
-    size: torch.Size
-    stride: tuple[int, ...]
-    offset: int
-
-
-OBSERVER: ContextVar[Callable[[Tensor], object] | None] = ContextVar("observer", default=None)  # of what is kept
-_KEPT: ContextVar[_Parts | None] = ContextVar("kept", default=None)
-
-
-@contextmanager
-def keeping_parts(group: TensorGroup) -> Iterator[None]:
-    if not torch.is_grad_enabled():
-        yield
-        return
-    parts = _Parts(group)
-    before = _KEPT.set(parts)
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(parts.pack, parts.unpack):
-            yield
-    finally:
-        _KEPT.reset(before)
-        parts.end()
+def keeping_parts(group: TensorGroup) -> AbstractContextManager[None]:
+    """A forward whose graph keeps parts of gathered tokens."""
+    return making_again(everything=False)
 
 
 def scatter_sum(summand_BTD: Tensor, group: TensorGroup) -> Tensor:
