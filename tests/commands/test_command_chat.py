@@ -162,12 +162,92 @@ def test_a_failed_retry_leaves_what_was_there(tokenizer):
 
 def test_settings_are_changed_and_told(tokenizer):
     lines = ["/set temperature 0.1", "/set top_k 5", "hi", "/set", "/set top_p 7", "/set seed x", "/set warmth 1"]
-    text, script, _ = talk(tokenizer, lines, ["A"])
+    lines += ["/set seed", "/set top_k default", "/reset", "more"]
+    text, script, _ = talk(tokenizer, lines, ["A", "B"])
     assert (script.requests[0].sampling.temperature, script.requests[0].sampling.top_k) == (0.1, 5)
+    assert (script.requests[1].sampling.temperature, script.requests[1].sampling.top_k) == (0.1, 0)
     assert "[temperature is 0.1]" in text
     assert "top_k                5" in text
-    for part in ("give a share over 0", "give a whole number", "there is no setting 'warmth'"):
+    for part in ("give a share over 0", "'x' is no whole number", "there is no setting 'warmth'", "[seed is 7]"):
         assert part in text
+
+
+def test_a_stop_text_ends_an_answer_and_is_no_part_of_it(tokenizer, tmp_path):
+    path = tmp_path / "talk.jsonl"
+    lines = ['/set stop ["END", "\\n\\n"]', "hi", "and?", f"/save {path}", "/reset", "again", "/set stop []", "all"]
+    answers = ["One END two", "A\n\n\nB", "END", "no END here"]
+    text, script, conversation = talk(tokenizer, lines, answers)
+    assert script.requests[0].sampling.stop == ("END", "\n\n")
+    assert script.requests[0].sampling.stop_ids == tokenizer.stop_ids
+    for part in (
+        '[stop is ["END", "\\n\\n"]]\nOne \nA\n',
+        '[the answer begins with the stop text "END"]',
+        "[stop is []]\n",
+    ):
+        assert part in text
+    assert "cut off" not in text
+    assert "two" not in text
+    assert text.endswith("no END here\n")
+    saved = json.loads(path.read_text())
+    assert [message["content"] for message in saved["messages"]] == ["hi", "One", "and?", "A"]
+    assert saved["sampling"] == {"stop": ["END", "\n\n"]}
+    _, again, loaded = talk(tokenizer, [f"/load {path}", "go on"], ["x END"])
+    assert loaded.sampling.stop == again.requests[0].sampling.stop == ("END", "\n\n")
+    assert loaded.history[-1] == Message("assistant", "x")
+    assert conversation.history[-1] == Message("assistant", "no END here")
+
+
+def test_a_stop_text_is_found_whatever_way_tokens_cut_it(tokenizer):
+    pieces = [token for text in ("ab", "c🦙", "de\nUs", "er", ": more") for token in tokenizer.encode(text)]
+    for stop, said in (("User:", "abc🦙de"), ("🦙", "abc"), ("c🦙d", "ab"), ("nothing", "abc🦙de\nUser: more")):
+        text, _, conversation = talk(tokenizer, [f"/set stop {stop}", "hi"], [[*pieces, tokenizer.eot]])
+        assert conversation.history[-1].content == said
+        assert f"{said}\n" in text
+
+
+def test_a_stop_text_inside_a_call_leaves_no_call(tokenizer):
+    call = calls(tokenizer, "calculator", expression="1 + 1")
+    text, _, conversation = talk(tokenizer, ["/tools on", "/set stop 1 +", "x"], [call])
+    assert conversation.history[-1].tool_calls == ()
+    assert "not JSON" in text
+
+
+def test_other_settings_of_the_server_are_set_too(tokenizer):
+    lines = ['/set logit_bias {"65": -100, "7": 2.5}', "/set stop_token_ids 5, 6", "/set", "hi"]
+    lines += [
+        "/set stop_token_ids x",
+        "/set logit_bias [1]",
+        '/set logit_bias {"1": 1e9}',
+        "/set stop [1]",
+        '/set stop ""',
+    ]
+    lines += ["/set temperature nan", "/set stop_token_ids default", "more"]
+    text, script, _ = talk(tokenizer, lines, ["A", "B"])
+    how = script.requests[0].sampling
+    assert how.logit_bias == ((7, 2.5), (65, -100))
+    assert how.stop_ids == (*tokenizer.stop_ids, 5, 6)
+    assert script.requests[1].sampling.stop_ids == tokenizer.stop_ids
+    assert script.requests[1].sampling.logit_bias == how.logit_bias
+    assert 'logit_bias           {"7": 2.5, "65": -100}' in text
+    for part in (
+        "x is no list of ids",
+        "[1] is no bias",
+        "from -100 to 100",
+        "holds other than texts",
+        "an empty text",
+    ):
+        assert part in text
+    assert "temperature is nan" in text
+
+
+def test_settings_of_a_file_that_mean_nothing_leave_the_conversation_as_it_was(tokenizer, tmp_path):
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    for number, wrong in enumerate(({"warmth": 1}, {"top_k": -1}, {"stop": [3]}, "hot")):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text(json.dumps({"messages": messages, "sampling": wrong}) + "\n")
+        _, _, conversation = talk(tokenizer, ["/set top_k 3", "hi", f"/load {path}"], ["one"])
+        assert [m.content for m in conversation.history] == ["hi", "one"]
+        assert conversation.sampling.top_k == 3
 
 
 def test_a_model_steers_no_terminal(tokenizer):

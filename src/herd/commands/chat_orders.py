@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from herd.commands import chat_settings
+from herd.commands.chat_settings import SETTINGS
 from herd.commands.chat_talk import Conversation
 from herd.commands.chat_tools import Tools, builtin_tools, read_tools
-from herd.errors import HerdError, InputError, SettingError
+from herd.errors import FormatError, HerdError, InputError
 from herd.files import read_jsonl, write_jsonl
+from herd.generate import Sampling
 from herd.text import Message
 from herd.text.dialogues import dialogue_from_dict, message_to_dict
 from herd.text.tools import describe_tools
-
-_WHOLE = ("max_tokens", "seed", "top_k")
-_FRACTIONS = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
 def hear(talk: Conversation, line: str) -> str:
@@ -56,21 +56,17 @@ def _retry(talk: Conversation, rest: str) -> str:
 
 
 def _set(talk: Conversation, rest: str) -> None:
-    """One setting of sampling, or all of them told."""
+    """One setting of sampling changed or told, or all of them told."""
     name, _, value = rest.partition(" ")
     if not name:
-        for each in (*_FRACTIONS, *_WHOLE):
-            talk.screen.line(f"{each:<20} {getattr(talk.sampling, each)}")
+        for each in SETTINGS:
+            talk.screen.line(f"{each:<20} {chat_settings.told(talk.sampling, each)}")
         return
-    if name not in (*_FRACTIONS, *_WHOLE):
-        raise SettingError(f"there is no setting {name!r}", mend=f"set one of {', '.join((*_FRACTIONS, *_WHOLE))}")
-    kind, told = (int, "whole number") if name in _WHOLE else (float, "number")
-    try:
-        changed: dict[str, Any] = {name: kind(value)}
-    except ValueError as error:
-        raise SettingError(f"{name} is {value.strip()!r}", mend=f"give a {told}") from error
-    talk.sampling = replace(talk.sampling, **changed)
-    talk.screen.remark(f"{name} is {getattr(talk.sampling, name)}")
+    if value.strip() == chat_settings.DEFAULT:
+        talk.sampling = chat_settings.reset(talk.sampling, talk.begun, name)
+    elif value.strip():
+        talk.sampling = chat_settings.changed(talk.sampling, name, value)
+    talk.screen.remark(f"{name} is {chat_settings.told(talk.sampling, name)}")
 
 
 def _tools(talk: Conversation, rest: str) -> None:
@@ -93,7 +89,7 @@ def _tool(talk: Conversation, rest: str) -> str:
 
 
 def _save(talk: Conversation, rest: str) -> None:
-    """One line of JSON, as `herd train` reads it; the tools stand beside the messages."""
+    """One line of JSON, as `herd train` reads it; tools, and settings that were changed, stand beside the messages."""
     path = _path(rest, "/save FILE.jsonl")
     if not talk.history:
         raise InputError("nothing was said yet")
@@ -102,6 +98,8 @@ def _save(talk: Conversation, rest: str) -> None:
     record: dict[str, Any] = {"messages": [message_to_dict(message) for message in talk.messages()]}
     if talk.tools.definitions:
         record["tools"] = [dict(each) for each in talk.tools.definitions]
+    if set_here := [name for name in SETTINGS if _value(talk, name) != chat_settings.value_of(talk.begun, name)]:
+        record["sampling"] = {name: _value(talk, name) for name in set_here}
     write_jsonl(path, [record])
     talk.saved = path
     talk.screen.remark(f"{len(talk.history)} messages are saved in {path}")
@@ -119,13 +117,30 @@ def _load(talk: Conversation, rest: str) -> None:
         raise InputError(f"{path} holds {len(records)} dialogues", mend="give a number from 1 on")
     record = dict(records[at - 1]) if isinstance(records[at - 1], dict) else records[at - 1]
     tools = record.pop("tools", None) or [] if isinstance(record, dict) else []
+    sampling, was_set = _with(talk, record.get("sampling") or {} if isinstance(record, dict) else {}, str(path))
     messages = dialogue_from_dict(record)
     describe_tools(tools)
     first = messages[0]
     talk.system = first.content if first.role == "system" else None
     talk.history = messages[1:] if first.role == "system" else messages
-    talk.tools = Tools(tuple(tools))
+    talk.tools, talk.sampling = Tools(tuple(tools)), sampling
     talk.screen.remark(f"{len(talk.history)} messages of {path}, dialogue {at} of {len(records)}")
+    for name in was_set:
+        talk.screen.remark(f"{name} is {chat_settings.told(sampling, name)}")
+
+
+def _with(talk: Conversation, found: Any, path: str) -> tuple[Sampling, list[str]]:
+    """Sampling as a saved conversation had it, and which settings that changed."""
+    if not isinstance(found, Mapping):
+        raise FormatError("'sampling' is not an object", where=path)
+    sampling = talk.sampling
+    for name, value in found.items():
+        sampling = chat_settings.changed(sampling, name, json.dumps(value))
+    return sampling, list(found)
+
+
+def _value(talk: Conversation, name: str) -> Any:
+    return chat_settings.value_of(talk.sampling, name)
 
 
 def _path(text: str, usage: str) -> Path:
@@ -141,16 +156,18 @@ class Order(NamedTuple):
 
 
 _ALL = (
-    Order("/reset", "forget the conversation (the system message stays)", _reset),
+    Order("/reset", "forget the conversation (the system message and what was set stay)", _reset),
     Order("/system TEXT", "replace the system message; without TEXT there is none", _system),
     Order("/retry", "have the last line answered anew", _retry),
-    Order("/set NAME VALUE", "temperature, top_p, max_tokens, ...; without a name all are told", _set),
+    Order(
+        "/set NAME VALUE", "temperature, max_tokens, stop, ...; VALUE may be 'default'; without NAME all are told", _set
+    ),
     Order(
         "/tools on|off|FILE", "let the model call a calculator and a clock, none, or those that FILE describes", _tools
     ),
     Order("/tool TEXT", "answer a tool call of the model with TEXT", _tool),
-    Order("/save FILE", "write the conversation as a line of JSON, as herd train reads it", _save),
-    Order("/load FILE [N]", "go on with the last conversation of a file, or its N-th", _load),
+    Order("/save FILE", "write the conversation as a line of JSON, as herd train reads it, and what was set", _save),
+    Order("/load FILE [N]", "go on with the last conversation of a file, or its N-th, as it was set", _load),
     Order("/help", "this list", _help),
     Order(
         "/quit", "leave; so do Ctrl-D and a second Ctrl-C (the first stops the answer, or takes back the line)", _help

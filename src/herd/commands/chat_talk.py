@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from herd.commands.chat_reading import Reading
 from herd.commands.chat_screen import Screen
 from herd.commands.chat_tools import Tools
 from herd.errors import HerdError
 from herd.generate import Request, Sampling
-from herd.text import Message, ReplyStream, Tokenizer, encode_prompt, parse_reply
+from herd.text import Message, Tokenizer, encode_prompt
 from herd.text.tool_parser import Event, Malformed, Text
 
 _ROUNDS = 8  # answers in a row that call tools herd itself carries out; then the user is asked
@@ -30,7 +32,8 @@ class Answers(ABC):
 
 @dataclass
 class Conversation:
-    """`context` is what prompt and answer may take together, in tokens."""
+    """`context` is what prompt and answer may take together, in tokens. `sampling` is the user's: its `stop_ids` are
+    those beside the tokenizer's own."""
 
     answers: Answers
     tokenizer: Tokenizer
@@ -44,7 +47,7 @@ class Conversation:
     saved: Path | None = None  # the file that holds it, which may be written again
 
     def __post_init__(self) -> None:
-        self.sampling = replace(self.sampling, stop_ids=self.tokenizer.stop_ids)
+        self.begun = self.sampling  # what `/set NAME default` goes back to
 
     def messages(self) -> list[Message]:
         """System message and history, without what tells of the tools."""
@@ -103,30 +106,30 @@ class Conversation:
         if len(prompt) >= self.context:
             self._refuse(len(prompt))
             return None, False
-        request = Request(prompt, replace(self.sampling, seed=self.sampling.seed + self.n_answers))
-        clock = Clock()
-        ids, interrupted = self._print(self.answers.stream(request), clock)
+        how = self.sampling
+        stop_ids = (*self.tokenizer.stop_ids, *how.stop_ids)
+        request = Request(prompt, replace(how, stop_ids=stop_ids, seed=how.seed + self.n_answers))
+        clock, reading = Clock(), Reading(self.tokenizer, self.tools.names, how.stop)
+        interrupted = self._print(self.answers.stream(request), reading, clock)
         self.n_answers += 1
-        reply = parse_reply(self.tokenizer, ids, tools=self.tools.names)
-        self._remark(len(prompt), ids, reply, interrupted)
+        reply = reading.message()
+        self._remark(request, reading, reply, interrupted)
         if self.screen.terminal:
-            self.screen.remark(clock.words(len(ids), len(prompt), self.answers.known))
+            self.screen.remark(clock.words(len(reading.ids), len(prompt), self.answers.known))
         return reply, interrupted
 
-    def _print(self, ids: Iterator[int], clock: Clock) -> tuple[list[int], bool]:
-        said: list[int] = []
-        stream = ReplyStream(self.tokenizer, self.tools.names)
+    def _print(self, ids: Iterator[int], reading: Reading, clock: Clock) -> bool:
+        """Show an answer as it comes; whether Ctrl-C cut it."""
         try:
             for token in ids:
                 clock.tick()
-                said.append(token)
-                self._show(stream.push(token))
+                self._show(reading.push(token))
         except KeyboardInterrupt:
-            return said, True
+            return True
         finally:
-            self._show(stream.finish())
+            self._show(reading.finish())
             self.screen.finish()
-        return said, False
+        return False
 
     def _show(self, events: list[Event]) -> None:
         for event in events:
@@ -138,12 +141,16 @@ class Conversation:
                 self.screen.finish()
                 self.screen.line(f"[calls a tool] {event.call.text()}")
 
-    def _remark(self, n_prompt: int, ids: list[int], reply: Message, interrupted: bool) -> None:
+    def _remark(self, request: Request, reading: Reading, reply: Message, interrupted: bool) -> None:
         """Say whatever about the answer the answer itself does not show."""
+        ids = reading.ids
         if interrupted:
             self.screen.remark("stopped; Ctrl-C once more leaves")
-        elif not ids or ids[-1] not in self.tokenizer.stop_ids:
-            if n_prompt + len(ids) >= self.context:
+        elif reading.stopped:
+            if not (reply.content or reply.tool_calls):
+                self.screen.remark(f"the answer begins with the stop text {json.dumps(reading.stopped)}")
+        elif not ids or ids[-1] not in request.sampling.stop_ids:
+            if len(request.prompt) + len(ids) >= self.context:
                 self.screen.remark(f"cut off: the context of {self.context} tokens is full; /reset begins anew")
             else:
                 self.screen.remark(f"cut off after {len(ids)} tokens, as many as one answer may have")

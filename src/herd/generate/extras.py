@@ -8,7 +8,8 @@ from typing import Any
 from herd.errors import SettingError
 from herd.generate.edits import Edits
 from herd.generate.protocol import Alternatives, Request
-from herd.generate.stops import Decoder, StopText
+from herd.generate.stops import StopText
+from herd.text.stream import Decoder
 
 MakeDecoder = Callable[[], Decoder]
 

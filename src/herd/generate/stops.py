@@ -10,15 +10,7 @@ the characters alone, not on how tokens cut them.
 
 from __future__ import annotations
 
-from typing import Protocol
-
-
-class Decoder(Protocol):
-    """`herd.text.StreamDecoder`, or what does the same."""
-
-    def push(self, token: int) -> str: ...
-
-    def flush(self) -> str: ...
+from herd.text.stream import Decoder
 
 
 class StopText:

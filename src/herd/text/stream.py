@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Collection
+from typing import Protocol
 
 from herd.text.tokenizer import Tokenizer
 from herd.text.tool_parser import Event, Malformed, ToolParser
+
+
+class Decoder(Protocol):
+    """`StreamDecoder`, or what stands before one."""
+
+    def push(self, token: int) -> str: ...
+
+    def flush(self) -> str: ...
 
 
 class StreamDecoder:
@@ -45,10 +54,11 @@ class ReplyStream:
     reported at once as malformed, without text (`parse_reply` then takes no call from the reply).
     """
 
-    def __init__(self, tokenizer: Tokenizer, tools: Collection[str] = ()) -> None:
-        """`tools`: the functions whose calls are recognised without the python tag."""
+    def __init__(self, tokenizer: Tokenizer, tools: Collection[str] = (), decoder: Decoder | None = None) -> None:
+        """`tools`: the functions whose calls are recognised without the python tag. `decoder`: what makes text of the
+        ids, special ones left out; it may keep some of it back for good (stop texts)."""
         self._tokenizer, self._tag = tokenizer, tokenizer.python_tag
-        self._decoder = StreamDecoder(tokenizer, skip_special=True)
+        self._decoder = decoder or StreamDecoder(tokenizer, skip_special=True)
         self._parser = ToolParser(tools)
 
     def push(self, token: int) -> list[Event]:
