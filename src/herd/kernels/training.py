@@ -41,10 +41,12 @@ class _Training(ctypes.Structure):
 
 def usable(*tensors: Tensor) -> bool:
     """Whether the library takes these: plain tensors of one dtype that it knows, in main memory."""
+    if torch.compiler.is_compiling():
+        return False
     first = tensors[0]
     plain = all(type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" for x in tensors)
     alike = plain and first.dtype in TYPES and all(x.dtype == first.dtype for x in tensors)
-    return alike and kernels() is not None and not torch.compiler.is_compiling()
+    return alike and kernels() is not None
 
 
 def _run(kind: int, rows: int, width: int, dtype: torch.dtype, **fields: Any) -> None:

@@ -7,6 +7,10 @@ Plain parts of the network take another forward pass over the same parameters, a
 part that somebody replaced (recomputed layers aside, which call the parts inside) is left alone. Where tensors are none
 that the library takes (another device, a cache, a distributed tensor), the plain pass runs. HERD_KERNELS=torch keeps
 the library out. Gradients equal the plain ones within rounding.
+
+Of many processes each computes its part so: FSDP's layers hold plain tensors while they compute, tensor ranks their own
+heads and columns. What stays torch's there: attention over the keys of other context ranks, and the loss over a
+vocabulary that tensor ranks share.
 """
 
 from __future__ import annotations
@@ -22,16 +26,22 @@ from torch import Tensor, nn
 
 from herd.kernels import training, training_attention
 from herd.kernels.library import kernels
-from herd.llama.attention import Attention, Layout, attend
+from herd.llama import fused
+from herd.llama.attention import Attention, Layout
 from herd.llama.block import FeedForward, RMSNorm
 from herd.llama.loss import chunked_cross_entropy
 
 
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """The norm of the network, through the library where it takes these tensors."""
+    if torch.is_grad_enabled() and training.usable(x, weight):
+        return training.rms_norm(x, weight, eps)
+    return fused.rms_norm(x, weight, eps)
+
+
 class _RMSNorm(RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and training.usable(x, self.weight):
-            return training.rms_norm(x, self.weight, self.eps)
-        return super().forward(x)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class _FeedForward(FeedForward):
@@ -54,17 +64,19 @@ class _Attention(Attention):
         v_BTGK = self.v_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
         cos, sin = layout.cos.float(), layout.sin.float()
         q_BTHK, k_BTGK = training.rotate(q_BTHK, cos, sin), training.rotate(k_BTGK, cos, sin)
-        if training_attention.attends(q_BTHK):
-            mixed_BTHK = training_attention.attention(q_BTHK, k_BTGK, v_BTGK, _starts(x_BTD, layout))
-        else:
-            mixed_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, layout)
-        out_BTD: Tensor = self.o_proj(mixed_BTHK.flatten(2))
+        out_BTD: Tensor = self.o_proj(self.mix(q_BTHK, k_BTGK, v_BTGK, layout).flatten(2))
         return out_BTD
 
+    def mix(self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, layout: Layout) -> Tensor:
+        plain = layout.cache is None and torch.is_grad_enabled() and training.usable(q_BTHK, k_BSGK, v_BSGK)
+        if plain and training_attention.attends(q_BTHK):
+            return training_attention.attention(q_BTHK, k_BSGK, v_BSGK, _starts(q_BTHK, layout))
+        return super().mix(q_BTHK, k_BSGK, v_BSGK, layout)
 
-def _starts(x_BTD: Tensor, layout: Layout) -> Tensor:
+
+def _starts(q_BTHK: Tensor, layout: Layout) -> Tensor:
     if layout.starts_BT is None:
-        return torch.zeros(x_BTD.shape[:2], dtype=torch.int32)
+        return torch.zeros(q_BTHK.shape[:2], dtype=torch.int32)
     return layout.starts_BT.to(torch.int32).contiguous()
 
 
@@ -75,13 +87,23 @@ _COMPILED: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
+@cache
+def _compiled(kind: type[nn.Module]) -> type[nn.Module] | None:
+    """What a plain part becomes, or one that has had another kind put before it (parallel/context.py: become)."""
+    *before, own = kind.__bases__
+    if kind in _COMPILED or own not in _COMPILED or not before:
+        return _COMPILED.get(kind)
+    return type(kind.__name__, (*before, _COMPILED[own]), {})
+
+
 @contextmanager
-def compiled(model: nn.Module) -> Iterator[None]:
-    """Let the plain parts of `model` compute through the library, where there is one."""
-    changed = [part for part in model.modules() if type(part) in _COMPILED] if kernels() is not None else []
+def compiled(*models: nn.Module) -> Iterator[None]:
+    """Let the plain parts of `models` compute through the library, where there is one."""
+    parts = dict.fromkeys(part for model in models for part in model.modules()) if kernels() is not None else ()
+    changed = [part for part in parts if _compiled(type(part)) is not None]
     before = [type(part) for part in changed]
     for part in changed:
-        part.__class__ = _COMPILED[type(part)]
+        part.__class__ = _compiled(type(part))  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -35,7 +35,7 @@ def settings(**changes: object) -> TrainSettings:
 
 
 def find(name: str, **changes: object) -> Case:
-    return next(case for case in cases(dim=32, **changes) if case.name == name)
+    return next(case for case in cases(**({"dim": 32} | changes)) if case.name == name)
 
 
 def trained(case: Case, mesh: Mesh | None = None, folder: Path | None = None, **changes: object) -> Trajectory:

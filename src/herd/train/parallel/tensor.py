@@ -23,11 +23,11 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Sha
 from torch.nn import functional as F
 
 from herd.errors import SettingError
-from herd.llama import fused
 from herd.llama.attention import Attention, Layout, Linear
 from herd.llama.block import FeedForward, RMSNorm
 from herd.llama.cache import KVCache
 from herd.llama.model import Llama
+from herd.train.kernels import rms_norm
 from herd.train.objectives.reward import RewardModel, Score
 from herd.train.parallel.context import become
 from herd.train.parallel.rows import padded, padded_documents
@@ -64,7 +64,7 @@ class _GatheringNorm(RMSNorm):
     tensors: TensorGroup
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return gather_tokens(fused.rms_norm(x_BTD, _own(self, Partial()), self.eps), self.tensors)
+        return gather_tokens(rms_norm(x_BTD, _own(self, Partial()), self.eps), self.tensors)
 
 
 class _CutVocabulary(nn.Module):

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 
 from herd.train.batch import Batch
+from herd.train.kernels import compiled, keep_freed_memory
 from herd.train.objectives.terms import LossTerms, Objective
 from herd.train.optimiser import Optimiser
 from herd.train.parallel.apply import bring_back, counts_pairs, lay_out
@@ -41,6 +43,8 @@ class MeshWorker(Worker):
         self.sharded = mesh.plan.shards > 1
         self.optimiser = Optimiser(part, settings, casts=self.sharded)
         self.roots = roots_of(self.optimiser.compute)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.pipeline = self._pipeline() if mesh.plan.pp > 1 else None
 
     @staticmethod
@@ -61,10 +65,11 @@ class MeshWorker(Worker):
 
     def forward_backward(self, batches: Sequence[Batch], objective: Objective) -> list[LossTerms]:
         shares, share = self._shares(batches), self._share(objective)
-        if self.pipeline is not None:
-            found = self.pipeline.run(shares, share)
-        else:
-            found = [self._one(number, batch, share, len(shares)) for number, batch in enumerate(shares, 1)]
+        with nullcontext() if self.mesh.plan.compile else compiled(*self.roots):
+            if self.pipeline is not None:
+                found = self.pipeline.run(shares, share)
+            else:
+                found = [self._one(number, batch, share, len(shares)) for number, batch in enumerate(shares, 1)]
         self.hook.enter("reducing gradients")
         self._reduce()
         return found
