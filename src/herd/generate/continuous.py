@@ -141,8 +141,10 @@ class Continuous:
         return step
 
     def forget(self) -> None:
-        """Forget what is kept of earlier requests: after the weights have changed."""
+        """Forget what is kept of earlier requests, by the drafter too: after weights have changed."""
         self.scheduler.pool.forget()
+        if self.speculation is not None:
+            self.speculation.forget()
 
     def _carry_out(self, plan: Plan) -> Step:
         self._cache.copy(plan.copies)

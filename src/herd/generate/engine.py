@@ -124,8 +124,6 @@ class Engine:
         """Forget what is kept of earlier requests, by the drafter too: after weights have changed."""
         if self._continuous is not None:
             self._continuous.forget()
-            if self._continuous.speculation is not None:
-                self._continuous.speculation.forget()
 
     def has(self, handle: int) -> bool:
         """Whether a request that was submitted runs or waits still."""
