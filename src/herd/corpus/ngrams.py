@@ -42,7 +42,7 @@ def overlaps(train_texts: Iterable[str], held_out_texts: Sequence[str], n: int) 
     assert n > 0, "n counts words"
     wanted, by_length = _held_out_runs(held_out_texts, n)
     known: dict[int, dict[int, int]] = {length: {} for length in by_length}
-    for batch in _batches(train_texts):
+    for batch in joined_units(train_texts):
         for length, hashes, places in _runs(batch, by_length):
             for value, place in zip(hashes.tolist(), places.tolist(), strict=True):
                 known[length].setdefault(value, place)
@@ -68,7 +68,7 @@ def _held_out_runs(texts: Sequence[str], n: int) -> tuple[dict[int, tuple[int, U
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """Units of several texts, one after another: their hashes, each one's text, and how many follow in that text."""
 
     hashes: U64
@@ -76,7 +76,7 @@ class _Batch:
     left: NDArray[np.int64]  # this unit counted
 
 
-def _batches(texts: Iterable[str]) -> Iterator[_Batch]:
+def joined_units(texts: Iterable[str]) -> Iterator[Batch]:
     """Texts joined until numpy's cost per call no longer counts."""
     parts: list[U64] = []
     first, size = 0, 0
@@ -90,14 +90,14 @@ def _batches(texts: Iterable[str]) -> Iterator[_Batch]:
         yield _joined(parts, first)
 
 
-def _joined(parts: list[U64], first: int) -> _Batch:
+def _joined(parts: list[U64], first: int) -> Batch:
     lengths = np.array([len(part) for part in parts])
     ends = np.repeat(np.cumsum(lengths), lengths)
     hashes = np.concatenate(parts)
-    return _Batch(hashes, np.repeat(np.arange(first, first + len(parts)), lengths), ends - np.arange(len(hashes)))
+    return Batch(hashes, np.repeat(np.arange(first, first + len(parts)), lengths), ends - np.arange(len(hashes)))
 
 
-def _runs(batch: _Batch, by_length: Mapping[int, U64]) -> Iterator[tuple[int, U64, NDArray[np.int64]]]:
+def _runs(batch: Batch, by_length: Mapping[int, U64]) -> Iterator[tuple[int, U64, NDArray[np.int64]]]:
     """For each length the runs of the batch that are held out, and the texts they stand in."""
     for length, combined in growing_ngrams(batch.hashes, max(by_length, default=0)):
         if length in by_length:
