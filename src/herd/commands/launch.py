@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from herd.llama.config import LlamaConfig
@@ -48,6 +49,8 @@ def show_plan(text: str, config: LlamaConfig, phases: Sequence[TrainSettings]) -
 
     plan = parse_plan(text)
     print(f"plan     {plan}: {plan.world_size} processes")
+    if plan.world_size == 1:  # it runs without a plan, which would recompute by default
+        plan = replace(plan, recompute="nothing")
     for number, phase in enumerate(phases, 1):
         for line in told(estimate(config, plan, phase)):
             print(line + (f"   (phase {number})" if len(phases) > 1 else ""))

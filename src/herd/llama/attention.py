@@ -16,6 +16,7 @@ from herd.llama import fused
 from herd.llama.blocked import Span, blocked_attention
 from herd.llama.cache import KVCache
 from herd.llama.config import LlamaConfig
+from herd.llama.remade import remade
 
 # Without matrix tiles a CPU's bfloat16 attention takes 2.2 times as long as the float32 one, casts included.
 _SLOW_BFLOAT16 = not torch.cpu._is_amx_tile_supported()
@@ -37,7 +38,7 @@ class Layout:
 
     cos: Tensor  # [B or 1, T, 1, K/2] in the dtype of the network
     sin: Tensor
-    mask: Tensor | None = None  # True where a query may look: [B, 1, T, S]; plain causal without mask and spans
+    mask: Tensor | None = None  # True where a query may look, or its bias: [B, 1, T, S]; plain causal without both
     spans: list[Span] | None = None  # for the CPU: the documents of packed rows, or short rows in training
     starts_BT: Tensor | None = None  # where the document of each token begins, if rows are packed
     cache: KVCache | None = None
@@ -83,9 +84,7 @@ def attend(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, layout: Layout) -> Te
     if layout.slots and layout.mask is not None and q_BTHK.shape[1] == 1:
         return attend_one(q_BTHK, k_BSGK, v_BSGK, layout.mask)
     if layout.mask is not None and q_BTHK.device.type != "cpu":
-        # Of torch's GPU kernels that keep no scores none takes both a mask and fewer key heads than query heads.
-        shared = q_BTHK.shape[2] // k_BSGK.shape[2]
-        k_BSGK, v_BSGK = (x_BSGK.repeat_interleave(shared, dim=2) for x_BSGK in (k_BSGK, v_BSGK))
+        k_BSGK, v_BSGK = for_all_heads(torch.stack([k_BSGK, v_BSGK], 2), q_BTHK.shape[2]).unbind(2)
     mixed_BHTK = F.scaled_dot_product_attention(
         q_BTHK.transpose(1, 2),
         k_BSGK.transpose(1, 2),
@@ -95,6 +94,13 @@ def attend(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, layout: Layout) -> Te
         enable_gqa=q_BTHK.shape[2] != k_BSGK.shape[2],
     )
     return mixed_BHTK.transpose(1, 2)
+
+
+def for_all_heads(both_BS2GK: Tensor, heads: int) -> Tensor:
+    """Keys and values repeated for the query heads that share them: of torch's GPU kernels that keep no scores none
+    takes both a mask and fewer key heads than query heads."""
+    shared = heads // both_BS2GK.shape[3]
+    return both_BS2GK if shared == 1 else remade(torch.repeat_interleave, both_BS2GK, shared, 3)
 
 
 def attend_one(q_B1HK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, mask_B11S: Tensor) -> Tensor:
@@ -115,3 +121,9 @@ def document_mask(starts_BT: Tensor) -> Tensor:
     """True where query t may look at key s, no later than t and no earlier than its document; [B, 1, T, T]."""
     keys_T = torch.arange(starts_BT.shape[1], device=starts_BT.device)
     return ((keys_T >= starts_BT[..., None]) & (keys_T <= keys_T[:, None]))[:, None]
+
+
+def bias_of(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as what is added to scores. torch's GPU kernels take both, but make and keep one of these in every layer
+    that is given True and False."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)

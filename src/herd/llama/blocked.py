@@ -113,15 +113,16 @@ class _BlockedAttention(torch.autograd.Function):
             _put(out_BTHK, torch.bmm(weights_MQS, _keys(v_BGTK, span)), span, groups)
             if keep:
                 kept.append(weights_MQS)
-        ctx.save_for_backward(q_BTHK, k_BGTK, v_BGTK, *kept)
+        ctx.save_for_backward(q_BTHK, k_BTGK, v_BTGK, *kept)  # not the copies: these may be made again (remade.py)
         ctx.spans = spans
         return out_BTHK
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BTHK: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q_BTHK, k_BGTK, v_BGTK, *kept = ctx.saved_tensors
-        groups = k_BGTK.shape[1]
+        q_BTHK, k_BTGK, v_BTGK, *kept = ctx.saved_tensors
+        groups = k_BTGK.shape[2]
+        k_BGTK, v_BGTK = k_BTGK.transpose(1, 2).contiguous(), v_BTGK.transpose(1, 2).contiguous()
         grad_q, grad_k, grad_v = torch.empty_like(q_BTHK), torch.zeros_like(k_BGTK), torch.zeros_like(v_BGTK)
         for number, span in enumerate(ctx.spans):
             q_MQK, out_MQK = _take(q_BTHK, span, groups), _take(grad_BTHK, span, groups)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from herd.errors import InputError
-from herd.llama.attention import Layout, Linear, document_mask
+from herd.llama.attention import Layout, Linear, bias_of, document_mask
 from herd.llama.block import Block, RMSNorm
 from herd.llama.blocked import plan_causal, plan_documents
 from herd.llama.cache import KVCache
@@ -105,7 +105,7 @@ class Llama(nn.Module):
         cos, sin = self._rotation(steps_1T - starts_BT if positions_BT is None else positions_BT, x_BTD.dtype)
         if x_BTD.device.type == "cpu":
             return Layout(cos, sin, spans=plan_documents(starts_BT, x_BTD), starts_BT=starts_BT)
-        return Layout(cos, sin, mask=document_mask(starts_BT))
+        return Layout(cos, sin, mask=bias_of(document_mask(starts_BT), x_BTD.dtype))
 
     def _cached_layout(
         self, x_BTD: Tensor, positions_BT: Tensor | None, document_ids_BT: Tensor | None, cache: KVCache

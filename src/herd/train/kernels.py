@@ -30,12 +30,13 @@ from herd.llama import fused
 from herd.llama.attention import Attention, Layout
 from herd.llama.block import FeedForward, RMSNorm
 from herd.llama.loss import chunked_cross_entropy
+from herd.llama.remade import remade
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """The norm of the network, through the library where it takes these tensors."""
     if torch.is_grad_enabled() and training.usable(x, weight):
-        return training.rms_norm(x, weight, eps)
+        return remade(training.rms_norm, x, weight, eps)
     return fused.rms_norm(x, weight, eps)
 
 
@@ -51,7 +52,7 @@ class _FeedForward(FeedForward):
         gate_BTF, up_BTF = self.gate_proj(x_BTD), self.up_proj(x_BTD)
         if not training.usable(gate_BTF, up_BTF):
             return super().forward(x_BTD)
-        out_BTD: Tensor = self.down_proj(training.swiglu(gate_BTF, up_BTF))
+        out_BTD: Tensor = self.down_proj(remade(training.swiglu, gate_BTF, up_BTF))
         return out_BTD
 
 

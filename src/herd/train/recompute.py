@@ -77,8 +77,9 @@ def recompute(model: Llama, what: Recompute, every: int = 1) -> None:
     layers = model.model.layers
     for index in range(0, len(layers), every):
         block = layers[index]
-        if not isinstance(block, Block):  # this model is a part of one, and the layer is in another
+        # A part of a model has other layers elsewhere; and what keeps less already stays as it is.
+        if not isinstance(block, Block) or isinstance(block, RecomputedBlock):
             continue
-        if what == "mlp":
+        if what == "mlp" and not isinstance(block.mlp, RecomputedFeedForward):
             block.mlp = RecomputedFeedForward(block.mlp)
         layers[index] = RecomputedBlock(block) if what == "layer" else SparingBlock(block)

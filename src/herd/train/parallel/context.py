@@ -29,10 +29,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn.attention.bias import causal_lower_right
 
 from herd.errors import InputError
-from herd.llama.attention import Attention, Layout, attend
+from herd.llama.attention import Attention, Layout, attend, bias_of, for_all_heads
 from herd.llama.blocked import plan_documents
 from herd.llama.cache import KVCache
 from herd.llama.model import Llama
+from herd.llama.remade import noted
 from herd.llama.rope import document_starts
 from herd.train.parallel.collectives import gathered, scattered_sum
 from herd.train.parallel.rows import chunks_of, padded, padded_documents, padded_length, part
@@ -61,15 +62,19 @@ class ContextGroup:
         return self  # a copy of a model is on the same processes
 
 
+def _whole(own: Tensor, group: ContextGroup) -> Tensor:
+    # [CP, B, 2, C, ...]: the early chunks lie in the order of the ranks, the late ones the other way round
+    halves = gathered(own, group.processes).view(group.count, len(own), 2, own.shape[1] // 2, *own.shape[2:])
+    return torch.cat([halves[:, :, 0], halves[:, :, 1].flip(0)]).transpose(0, 1).flatten(1, 2)
+
+
 class _Gather(torch.autograd.Function):
     """[B, T/CP, ...] of every rank -> [B, T, ...] in the order of the row; backwards, the sum of this rank's part."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, group: ContextGroup) -> Tensor:
         ctx.group = group
-        # [CP, B, 2, C, ...]: the early chunks lie in the order of the ranks, the late ones the other way round
-        halves = gathered(own, group.processes).view(group.count, len(own), 2, own.shape[1] // 2, *own.shape[2:])
-        return torch.cat([halves[:, :, 0], halves[:, :, 1].flip(0)]).transpose(0, 1).flatten(1, 2)
+        return _whole(own, group)
 
     @staticmethod
     @once_differentiable
@@ -82,9 +87,12 @@ class _Gather(torch.autograd.Function):
 
 
 def gather_context(part_BTD: Tensor, group: ContextGroup) -> Tensor:
-    """What every rank holds of the rows, [B, T/CP, ...], in full order: [B, T, ...]. Differentiable."""
+    """What every rank holds of the rows, [B, T/CP, ...], in full order: [B, T, ...]. Differentiable.
+
+    Within `making_again` it is kept as this rank's part, and gathered once more backwards.
+    """
     whole: Tensor = _Gather.apply(part_BTD, group)  # type: ignore[no-untyped-call]
-    return whole
+    return noted(whole, _whole, part_BTD, group)
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,8 @@ class _GatheredKeys(Attention):
     def mix(self, q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, layout: Layout) -> Tensor:
         assert isinstance(layout, _PartLayout)
         both_BS2GK = gather_context(torch.stack([k_BTGK, v_BTGK], 2), self.context)  # one collective for both
+        if layout.chunks:
+            both_BS2GK = for_all_heads(both_BS2GK, q_BTHK.shape[2])
         k_BSGK, v_BSGK = both_BS2GK.unbind(2)
         if not layout.chunks:
             return attend(q_BTHK, k_BSGK, v_BSGK, layout)
@@ -175,10 +185,13 @@ class _PartOfRows(Llama):
         cos, sin = self._rotation(positions_BT, x_BTD.dtype)
         if x_BTD.device.type == "cpu":
             return _PartLayout(cos, sin, spans=plan_documents(starts_BT, x_BTD, chunks))
-        return _PartLayout(cos, sin, chunks=masked_chunks(chunks, None if document_ids_BT is None else starts_BT))
+        starts = None if document_ids_BT is None else starts_BT
+        return _PartLayout(cos, sin, chunks=masked_chunks(chunks, starts, x_BTD.dtype))
 
 
-def masked_chunks(chunks: Sequence[range], starts_BT: Tensor | None) -> tuple[_Chunk, ...]:
+def masked_chunks(
+    chunks: Sequence[range], starts_BT: Tensor | None, dtype: torch.dtype = torch.float32
+) -> tuple[_Chunk, ...]:
     """Chunks of queries for torch's GPU kernels, each with the keys up to its end; None: one document a row."""
     found, given = [], 0
     for chunk in chunks:
@@ -187,7 +200,8 @@ def masked_chunks(chunks: Sequence[range], starts_BT: Tensor | None) -> tuple[_C
         else:
             keys_S = torch.arange(chunk.stop, device=starts_BT.device)
             own_C = keys_S[chunk.start :, None]
-            mask = ((keys_S >= starts_BT[:, chunk.start : chunk.stop, None]) & (keys_S <= own_C))[:, None]
+            seen_BCS = (keys_S >= starts_BT[:, chunk.start : chunk.stop, None]) & (keys_S <= own_C)
+            mask = bias_of(seen_BCS[:, None], dtype)
         found.append(_Chunk(slice(given, given + len(chunk)), chunk.stop, mask))
         given += len(chunk)
     return tuple(found)

@@ -188,12 +188,13 @@ def _sent(
     """Bytes that a rank sends in a step, by axis; a ring sends (n - 1) / n of what it gathers or reduces."""
     layers = sum(1 for block in network(part).model.layers if _numel(block))
     hidden = tokens * config.dim * width
-    again = {"nothing": 1.0, "mlp": 1.25, "layer": 1.5}[plan.recompute]  # of the forward's half
+    again = {"layer": 1.5, "mlp": 1.25}.get(plan.recompute, 1.0)  # of the forward's half
     keys = 2 * tokens * config.kv_dim // plan.tp
+    keys_again = 1.0 if plan.recompute == "nothing" else 2.0
     borders = plan.virtual * 2 - (pp == 0) - (pp == plan.pp - 1)
     sent = {
         "tp": int(microbatches * layers * 10 * hidden * again * (plan.tp - 1) / plan.tp),
-        "cp": int(microbatches * layers * keys * (plan.cp - 1) * (width * again + _FLOAT32)),
+        "cp": int(microbatches * layers * keys * (plan.cp - 1) * (width * keys_again + _FLOAT32)),
         "pp": microbatches * borders * hidden // plan.tp if plan.pp > 1 else 0,
     }
     times = microbatches if plan.shard == "reshard" else 1

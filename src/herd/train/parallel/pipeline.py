@@ -29,6 +29,7 @@ from torch import distributed as dist
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from herd.devices import device_of
+from herd.llama.attention import Layout
 from herd.train.batch import Batch
 from herd.train.objectives.terms import LossTerms, Objective
 from herd.train.parallel.data import local
@@ -136,11 +137,13 @@ class _Step:
     leaving: deque[tuple[int, dist.Work, Tensor]] = field(default_factory=deque)  # since which action
     inputs: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # leaves, by stage and micro-batch
     ends: dict[tuple[int, int], Tensor | GradientEdge] = field(default_factory=dict)  # where the backward begins
+    layouts: dict[int, Layout] = field(default_factory=dict)  # of micro-batches that have not been in all stages here
     done: int = 0
 
     def __post_init__(self) -> None:
         own = self.schedule.stages_of(self.pipeline.rank)
         self.stages = dict(zip(own, stages_of(self.pipeline.part), strict=True))
+        self.last = own[-1]
         self.device = device_of(self.pipeline.part)
         self.dtype = self.pipeline.dtype or next(iter(self.pipeline.part.parameters())).dtype
 
@@ -164,7 +167,7 @@ class _Step:
         llama = cast(LlamaStage, network(stage))
         if action.stage:
             received = self.take(Action("forward", action.stage - 1, action.microbatch))
-            llama.receive(received.requires_grad_(self.learn))
+            llama.receive(received.requires_grad_(self.learn), self.layouts.get(action.microbatch))
             if self.learn:
                 self.inputs[place] = received
         if llama.last:
@@ -174,6 +177,10 @@ class _Step:
         else:
             end = stage(batch.tokens_BT, positions_BT=batch.positions_BT, document_ids_BT=batch.document_ids_BT)
             self.results[action] = end.detach()
+        if action.stage == self.last:  # of this rank; graphs hold what they need of the layout
+            self.layouts.pop(action.microbatch, None)
+        elif action.stage and llama.layout is not None:  # the first may be frozen, and its layout not for learning
+            self.layouts[action.microbatch] = llama.layout
         llama.receive(None)
         if self.learn and end.requires_grad:  # of a first stage that is frozen there is nothing to learn
             self.ends[place] = end if llama.last else get_gradient_edge(end)

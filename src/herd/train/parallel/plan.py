@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from herd.config import override
 from herd.errors import SettingError
@@ -59,7 +59,7 @@ class ParallelPlan:
         self._need("consecutive", self.consecutive >= 0, "0 or more")
         self._need("virtual", self.virtual == 1 or self.pp > 1, "1 without pipeline ranks (pp)")
         for field in ("shard", "recompute", "precision"):
-            choices = {"shard": ("keep", "reshard", "none"), "recompute": ("nothing", "mlp", "layer")}
+            choices = {"shard": ("keep", "reshard", "none"), "recompute": get_args(Recompute)}
             wanted = choices.get(field, ("dtype", "fp8"))
             self._need(field, getattr(self, field) in wanted, " or ".join(wanted))
 

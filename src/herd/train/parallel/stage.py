@@ -21,6 +21,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from herd.errors import InputError, SettingError
+from herd.llama.attention import Layout
 from herd.llama.cache import KVCache
 from herd.llama.model import Backbone, Llama
 from herd.train.objectives.reward import RewardModel, Score
@@ -68,10 +69,12 @@ class LlamaStage(LlamaPart):
         super().__init__(whole, layers, embeds=embeds, ends=last)
         self.first, self.last = first, last
         self._received: Tensor | None = None
+        self.layout: Layout | None = None  # of the rows of the last forward
 
-    def receive(self, hidden_BTD: Tensor | None) -> None:
-        """The hidden states that the next forward begins with; None forgets them."""
-        self._received = hidden_BTD
+    def receive(self, hidden_BTD: Tensor | None, layout: Layout | None = None) -> None:
+        """The hidden states that the next forward begins with, and what another stage found of the same rows (where
+        their tokens stand, who sees whom), so that it is made and kept once. None forgets them."""
+        self._received, self.layout = hidden_BTD, layout
 
     def forward(
         self,
@@ -85,9 +88,10 @@ class LlamaStage(LlamaPart):
             raise InputError("a stage of a pipeline writes no cache", where="cache")
         x_BTD = self.model.embed_tokens(tokens_BT) if self.first else self._received
         assert x_BTD is not None, "a stage was called before it received anything"
-        layout = self._layout(x_BTD, positions_BT, document_ids_BT, None)
+        if self.layout is None:
+            self.layout = self._layout(x_BTD, positions_BT, document_ids_BT, None)
         for layer in self.layers_here:
-            x_BTD = self.model.layers[layer](x_BTD, layout)
+            x_BTD = self.model.layers[layer](x_BTD, self.layout)
         hidden_BTD: Tensor = self.model.norm(x_BTD) if self.last else x_BTD
         return hidden_BTD
 

@@ -27,12 +27,13 @@ from herd.llama.attention import Attention, Layout, Linear
 from herd.llama.block import FeedForward, RMSNorm
 from herd.llama.cache import KVCache
 from herd.llama.model import Llama
+from herd.llama.remade import making_again
 from herd.train.kernels import rms_norm
 from herd.train.objectives.reward import RewardModel, Score
 from herd.train.parallel.context import become
 from herd.train.parallel.rows import padded, padded_documents
 from herd.train.parallel.stage import network, roots_of
-from herd.train.parallel.tokens import TensorGroup, gather_tokens, keeping_parts, scatter_sum
+from herd.train.parallel.tokens import TensorGroup, gather_tokens, scatter_sum
 from herd.train.parallel.vocabulary import VocabularyShard
 
 
@@ -112,7 +113,7 @@ class _SharedTokens(Llama):
             tokens_BT = padded(tokens_BT, whole)
             positions_BT = None if positions_BT is None else padded(positions_BT, whole)
             document_ids_BT = None if document_ids_BT is None else padded_documents(document_ids_BT, whole)
-        with keeping_parts(self.tensors):
+        with making_again(everything=False):  # gathered tokens, which are kept as parts
             hidden_BTD = super().forward(
                 tokens_BT, positions_BT=positions_BT, document_ids_BT=document_ids_BT, cache=cache
             )

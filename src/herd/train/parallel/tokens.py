@@ -6,7 +6,6 @@ whole = gather_tokens(part, group)         # and back
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 from torch.distributed.device_mesh import DeviceMesh
 
-from herd.llama.remade import making_again, noted
+from herd.llama.remade import noted
 from herd.train.parallel.collectives import gathered, scattered_sum
 
 
@@ -80,11 +79,6 @@ def gather_tokens(part_BTD: Tensor, group: TensorGroup) -> Tensor:
     """Within `making_again` kept as the part, and gathered once more backwards."""
     whole: Tensor = _GatherTokens.apply(part_BTD, group)  # type: ignore[no-untyped-call]
     return noted(whole, _gathered, part_BTD, group, always=True)
-
-
-def keeping_parts(group: TensorGroup) -> AbstractContextManager[None]:
-    """A forward whose graph keeps parts of gathered tokens."""
-    return making_again(everything=False)
 
 
 def scatter_sum(summand_BTD: Tensor, group: TensorGroup) -> Tensor:
