@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from herd.kernels import training, training_attention
+from herd.kernels import training, training_attention, training_loss
 from herd.llama import reference
 from herd.llama.rope import document_starts
 
@@ -58,20 +58,20 @@ def test_rotations(dtype, rows_of_angles):
 @pytest.mark.usefixtures("level")
 @pytest.mark.parametrize("dtype", TYPES)
 def test_the_loss(dtype, monkeypatch):
-    monkeypatch.setattr(training, "LOSS_BYTES", 100_000)  # several stretches of rows
+    monkeypatch.setattr(training_loss, "BYTES", 100_000)  # several stretches of rows
     for rows, vocabulary in ((1, 3), (200, 1003), (70, 4096)):
         hidden, weight = draw(rows, 32, dtype=dtype), draw(vocabulary, 32, dtype=dtype, seed=1) / 4
         targets = torch.randint(0, vocabulary, (rows,), generator=torch.Generator().manual_seed(2))
         weights = draw(rows, seed=3).abs()
         assert_same_gradients(
-            lambda h, w, t=targets, s=weights: training.cross_entropy(h, w, t, s),
+            lambda h, w, t=targets, s=weights: training_loss.cross_entropy(h, w, t, s),
             lambda h, w, t=targets, s=weights: reference.cross_entropy(h, w, t, s.double()),
             hidden,
             weight,
         )
     with pytest.raises(ValueError, match="targets"):
-        training.cross_entropy(hidden, weight, targets + vocabulary, weights)
-    assert float(training.cross_entropy(hidden[:0], weight, targets[:0], weights[:0])) == 0.0
+        training_loss.cross_entropy(hidden, weight, targets + vocabulary, weights)
+    assert float(training_loss.cross_entropy(hidden[:0], weight, targets[:0], weights[:0])) == 0.0
 
 
 def starts_of(batch, length, packed):

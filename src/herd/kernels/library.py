@@ -120,6 +120,10 @@ def _load(path: Path) -> ctypes.CDLL:
     library.herd_train_attention_able.argtypes = [number, number]  # level, type
     library.herd_train_attention.restype = number
     library.herd_train_attention.argtypes = [number, number, number, pointer]  # level, threads, backward, it
+    library.herd_train_product_able.restype = number
+    library.herd_train_product_able.argtypes = [number, number]  # level, type
+    library.herd_train_product.restype = number
+    library.herd_train_product.argtypes = [number, pointer]  # threads, it
     library.herd_run_program.restype = ctypes.c_int
     library.herd_run_program.argtypes = [number, number, size, pointer, pointer]  # level, threads, count, them, step
     return library

@@ -24,10 +24,10 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from herd.kernels import training, training_attention
+from herd.kernels import training, training_attention, training_loss, training_products
 from herd.kernels.library import kernels
 from herd.llama import fused
-from herd.llama.attention import Attention, Layout
+from herd.llama.attention import Attention, Layout, Linear
 from herd.llama.block import FeedForward, RMSNorm
 from herd.llama.loss import chunked_cross_entropy
 from herd.llama.remade import remade
@@ -45,11 +45,31 @@ class _RMSNorm(RMSNorm):
         return rms_norm(x, self.weight, self.eps)
 
 
+class _Linear(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return training_products.linears(x, (self.weight,))[0] if _on_tiles(x, self) else super().forward(x)
+
+
+def _on_tiles(x: Tensor, *layers: Linear) -> bool:
+    """Whether matrix tiles take what torch multiplies without them: float32."""
+    if x.dtype != torch.float32 or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        return False
+    return training_products.multiplies(x, *(layer.weight for layer in layers))
+
+
+def _projections(x: Tensor, *layers: Linear) -> tuple[Tensor, ...]:
+    """Each layer of x; at once where all are plain and nobody looks at one of them."""
+    plain = all(type(layer) is _Linear and not (layer._forward_hooks or layer._backward_hooks) for layer in layers)
+    if plain and _on_tiles(x, *layers):
+        return training_products.linears(x, [layer.weight for layer in layers])
+    return tuple(layer(x) for layer in layers)
+
+
 class _FeedForward(FeedForward):
     def forward(self, x_BTD: Tensor) -> Tensor:
         if not (torch.is_grad_enabled() and training.usable(x_BTD)):
             return super().forward(x_BTD)
-        gate_BTF, up_BTF = self.gate_proj(x_BTD), self.up_proj(x_BTD)
+        gate_BTF, up_BTF = _projections(x_BTD, self.gate_proj, self.up_proj)
         if not training.usable(gate_BTF, up_BTF):
             return super().forward(x_BTD)
         out_BTD: Tensor = self.down_proj(remade(training.swiglu, gate_BTF, up_BTF))
@@ -60,9 +80,8 @@ class _Attention(Attention):
     def forward(self, x_BTD: Tensor, layout: Layout) -> Tensor:
         if layout.cache is not None or not (torch.is_grad_enabled() and training.usable(x_BTD)):
             return super().forward(x_BTD, layout)
-        q_BTHK = self.q_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
-        k_BTGK = self.k_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
-        v_BTGK = self.v_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
+        projected = _projections(x_BTD, self.q_proj, self.k_proj, self.v_proj)
+        q_BTHK, k_BTGK, v_BTGK = (each.view(*each.shape[:-1], -1, self.head_dim) for each in projected)
         cos, sin = layout.cos.float(), layout.sin.float()
         q_BTHK, k_BTGK = training.rotate(q_BTHK, cos, sin), training.rotate(k_BTGK, cos, sin)
         out_BTD: Tensor = self.o_proj(self.mix(q_BTHK, k_BTGK, v_BTGK, layout).flatten(2))
@@ -85,6 +104,7 @@ _COMPILED: dict[type[nn.Module], type[nn.Module]] = {
     RMSNorm: _RMSNorm,
     FeedForward: _FeedForward,
     Attention: _Attention,
+    Linear: _Linear,
 }
 
 
@@ -122,7 +142,7 @@ def cross_entropy(
         counted = weights_N.nonzero().squeeze(1)
     if counted.numel() < weights_N.numel():
         hidden_ND, targets_N, weights_N = hidden_ND[counted], targets_N[counted], weights_N[counted]
-    return training.cross_entropy(hidden_ND, weight_VD, targets_N, weights_N)
+    return training_loss.cross_entropy(hidden_ND, weight_VD, targets_N, weights_N)
 
 
 @cache

@@ -104,6 +104,8 @@ kernel avx512_kernel(enum format);
 kernel avx512_bf16_kernel(enum format);
 kernel amx_kernel(enum format);
 void in_parallel(void (*work)(void *), void *data, int threads); /* by each of the caller's threads, at once */
+char *take_room(size_t bytes); /* whole lines, the first of which is not the caller's; NULL where memory is short */
+void give_room(void *room);    /* it is kept for the next */
 int amx_allowed(void); /* asks the processor and the kernel of the system */
 
 #endif

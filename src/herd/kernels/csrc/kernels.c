@@ -165,7 +165,7 @@ static void multiply(shared *s, int threads) {
    its size. Whoever finds none makes one of his own. */
 static _Atomic(void *) spare;
 
-static char *take_room(size_t bytes) {
+char *take_room(size_t bytes) {
     void *kept = atomic_exchange(&spare, NULL);
     if (kept && *(size_t *)kept >= bytes) return kept;
     free(kept);
@@ -178,7 +178,7 @@ static char *take_room(size_t bytes) {
     return kept;
 }
 
-static void give_room(void *room) { free(atomic_exchange(&spare, room)); }
+void give_room(void *room) { free(atomic_exchange(&spare, room)); }
 
 /* Room for a product of at most `block` rows of x at a time; NULL where memory is short. */
 static char *lay_out(shared *s, int64_t block, int threads) {

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "train.h"
+#include "train_product.h"
 
 #define SMALL ((int64_t)1 << 15) /* numbers: less is not worth waking a thread */
 
@@ -69,3 +70,11 @@ EXPORT int herd_train_attention(int level, int threads, int backward, const trai
     free(s.scratch);
     return 0;
 }
+
+/* Whether this level multiplies numbers of this type for training. */
+EXPORT int herd_train_product_able(int level, int type) {
+    return level == AMX && (type == FLOAT32 || type == BFLOAT16) && amx_multiplies();
+}
+
+/* Returns 0, or 1 where memory is short. The caller has asked, and checked every size. */
+EXPORT int herd_train_product(int threads, const train_product *p) { return amx_train_product(threads, p); }

@@ -11,6 +11,7 @@
     __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512bf16,avx2,fma,f16c")))
 #define NAME(name) amx_##name
 #include "tiles.inc.h"
+#include "squares.inc.h"
 #include "transpose.inc.h"
 #include "train_tiles.inc.h"
 

@@ -1,5 +1,5 @@
-/* Operands and products of attention for training on AMX. Needs TARGET, NAME(name), tiles.inc.h, transpose.inc.h and
-   train_attention.h. Matrices of squares are [SPAN][SPAN] in float; scores stand on their side, [key][query]. */
+/* Operands and products of attention for training on AMX. Needs TARGET, NAME(name), tiles.inc.h, transpose.inc.h,
+   squares.inc.h and train_attention.h. Matrices of squares are [SPAN][SPAN] in float; scores stand on their side, [key][query]. */
 
 /* A head of a row of tokens, [padded, size], zeros behind its end. */
 static void gather(const train_attention *a, const void *all, int64_t at, int64_t stride, uint16_t *to) {
@@ -40,29 +40,6 @@ TARGET INLINE void turned(const uint16_t *from, int64_t rows, int64_t size, uint
         NAME(transpose_words)(v);
         for (int64_t i = 0; i < 16; i++) _mm512_store_si512(to + i * 32, v[i]);
     }
-}
-
-/* The four tiles of sums, two beside one another and two beneath, += operands 4 above 5 by 6 beside 7. */
-TARGET INLINE void multiply_square(void) {
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-}
-
-/* [32][32] of a matrix, `stride` numbers from row to row. */
-TARGET INLINE void load_square(const float *from, int64_t stride) {
-    _tile_loadd(0, from, stride * 4);
-    _tile_loadd(1, from + 16, stride * 4);
-    _tile_loadd(2, from + 16 * stride, stride * 4);
-    _tile_loadd(3, from + 16 * stride + 16, stride * 4);
-}
-
-TARGET INLINE void store_square(float *to, int64_t stride) {
-    _tile_stored(0, to, stride * 4);
-    _tile_stored(1, to + 16, stride * 4);
-    _tile_stored(2, to + 16 * stride, stride * 4);
-    _tile_stored(3, to + 16 * stride + 16, stride * 4);
 }
 
 /* A square of SPAN rows by SPAN rows that lie on their side, sums over `size` numbers. */
