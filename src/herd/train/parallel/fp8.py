@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from herd.errors import DeviceError, MissingExtraError
+from herd.errors import DeviceError, MissingExtraError, SettingError
+from herd.weights.lora import adapted
 
 _LEAST = (8, 9)
 
@@ -16,8 +17,14 @@ _LEAST = (8, 9)
 def convert(part: nn.Module, device: torch.device) -> None:
     """Replace the matrices of all layers, in place; embedding and output matrix stay.
 
-    Raises DeviceError where there are no FP8 units, MissingExtraError without torchao.
+    Raises DeviceError where there are no FP8 units, SettingError for adapters, MissingExtraError without torchao.
     """
+    if any(True for _ in adapted(part)):  # their own function multiplies base and adapter in one go
+        raise SettingError(
+            "precision=fp8 is for training all weights, and these are adapters",
+            where="plan.precision",
+            mend="train with precision=dtype; a frozen base in eight bits is --base fp8",
+        )
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < _LEAST:
         raise DeviceError(
             f"{device.type} has no units for FP8 training",
@@ -28,7 +35,11 @@ def convert(part: nn.Module, device: torch.device) -> None:
         from torchao.float8 import Float8LinearConfig, convert_to_float8_training  # type: ignore[import-not-found]
     except ImportError as error:
         raise MissingExtraError("torchao", "fp8") from error
-    config = Float8LinearConfig.from_recipe_name("rowwise")
     convert_to_float8_training(
-        part, config=config, module_filter_fn=lambda module, name: isinstance(module, nn.Linear) and ".layers." in name
+        part, config=Float8LinearConfig.from_recipe_name("rowwise"), module_filter_fn=multiplies_fp8
     )
+
+
+def multiplies_fp8(module: nn.Module, name: str) -> bool:
+    """Whether the module of this name is a matrix of a layer."""
+    return isinstance(module, nn.Linear) and ".layers." in name
