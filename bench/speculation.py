@@ -37,6 +37,9 @@ class Known:
     def __init__(self, tokens: Sequence[int]) -> None:
         self._tokens = list(tokens)
 
+    def check(self, target: Target | None = None) -> None:
+        """Any model will do, and nothing is kept of a request."""
+
     def open(self, target: Target) -> Drafts:
         return self
 
@@ -44,6 +47,9 @@ class Known:
         return [self._tokens[one.n_said : one.n_said + one.most] for one in wanted]
 
     def end(self, number: int) -> None:
+        """Nothing is kept."""
+
+    def forget(self) -> None:
         """Nothing is kept."""
 
 
