@@ -46,7 +46,9 @@ class Unreadable:
     """Something in the user's files that is no document: `file`, the place in it, and why.
 
     `reason` is one of: unknown_format, hidden_file, no_file, binary, not_utf8, line_too_long, bad_json, no_text,
-    bad_gzip, truncated, bad_parquet, no_permission, unreadable_disk, over_cap (left out by a setting, no fault).
+    bad_gzip, bad_zstd, truncated, bad_parquet, bad_arrow, no_permission, unreadable_disk, dataset_card, over_cap (left
+    out by a setting, no fault); of web archives bad_record, record_too_long, bad_http, http_status, truncated_page,
+    not_a_page.
     """
 
     file: str

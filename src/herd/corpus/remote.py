@@ -49,7 +49,7 @@ class Remote:
         return Remote(name if is_remote(name) else self.address(name), self.pauses, self.options)
 
     def address(self, name: str) -> str:
-        return f"{self.url.rstrip('/')}/{name}"
+        return f"{self.url.rstrip('/')}/{name}".rstrip("/")
 
     def read(self, name: str) -> bytes:
         """A whole file."""
@@ -74,6 +74,32 @@ class Remote:
             if isinstance(error.__cause__, FileNotFoundError | PermissionError):
                 return None
             raise
+
+    def files(self) -> list[tuple[str, str, int, str]]:
+        """(address, name below this folder, bytes, what changes with its content) of every file, by name.
+
+        The address of one file is that file alone.
+        """
+        root = self.url.rstrip("/")
+
+        def listed(path: str) -> Any:
+            if self._files.isfile(path):
+                return {path: self._files.info(path)}
+            return self._files.find(path, detail=True)
+
+        base = str(self._files._strip_protocol(root))
+        rows = []
+        for path, info in self._tried("", listed).items():
+            name = str(path)[len(base) :].strip("/")
+            stamp = next(
+                (str(info[key]) for key in ("ETag", "etag", "sha256", "LastModified", "mtime") if key in info), ""
+            )
+            rows.append((f"{root}/{name}" if name else root, name or root.rpartition("/")[2], int(info["size"]), stamp))
+        return sorted(rows, key=lambda row: row[1])
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        return int(self._tried(name, lambda path: self._files.size(path)))
 
     @cached_property
     def _files(self) -> Any:

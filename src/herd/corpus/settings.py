@@ -28,12 +28,16 @@ class ReadSettings:
     """Limits of reading a user's folder. Whatever a limit leaves out is reported."""
 
     max_line_bytes: int = 16 * MEGABYTE  # a longer JSON line or text line is a verdict, and is not held in memory
+    max_record_bytes: int = 16 * MEGABYTE  # the same of a record of a web archive, packed and unpacked
+    unit_bytes: int = 256 * MEGABYTE  # what is read, and done again after a kill, as one; larger files are cut
     piece_characters: int = MEGABYTE  # a larger text file becomes several documents, cut at line ends
     max_characters: int = 0  # of the whole folder, spread evenly over its files; 0: everything
     text_column: str = "text"  # of Parquet files and JSON lines
 
     def __post_init__(self) -> None:
         need(self, "max_line_bytes", 1 <= self.max_line_bytes <= 2**40, "between 1 and 2^40")
+        need(self, "max_record_bytes", 1 <= self.max_record_bytes <= 2**40, "between 1 and 2^40")
+        need(self, "unit_bytes", self.unit_bytes >= 1, "at least 1")
         need(self, "piece_characters", self.piece_characters >= 1, "at least 1")
         need(self, "max_characters", self.max_characters >= 0, "0 (everything) or more")
         need(self, "text_column", bool(self.text_column), "the name of a column")

@@ -19,7 +19,7 @@ from typing import Any
 
 from herd.config import fingerprint, from_plain
 from herd.corpus.documents import Document, Unreadable
-from herd.corpus.formats import reader_of
+from herd.corpus.read import part_of, read_part
 from herd.corpus.settings import ReadSettings
 from herd.errors import InputError
 from herd.files import atomic_file, read_json, read_jsonl, write_json, write_jsonl
@@ -143,10 +143,9 @@ class _Reading:
         shutil.rmtree(place.parent)
 
     def _documents(self, place: Path, file: RemoteFile, unreadable: list[Unreadable]) -> Iterator[Document]:
-        read = reader_of(place)
-        assert read is not None
         settings = replace(self.read, text_column=self.dataset.text_column)
-        for item in read(place, f"{self.dataset.repo}/{file.path}", self.dataset.source, settings):
+        part = part_of(str(place), f"{self.dataset.repo}/{file.path}", self.dataset.source, file.size)
+        for item in read_part(part, settings):
             if isinstance(item, Unreadable):
                 unreadable.append(item)
             else:  # a record's own `source` would escape the mixing weights
