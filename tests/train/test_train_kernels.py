@@ -11,7 +11,10 @@ from herd.llama.rope import document_starts
 from herd.train.batch import Batch
 from herd.train.kernels import compiled
 from herd.train.objectives.language_modelling import LanguageModelling
+from herd.train.optimiser import Optimiser
 from herd.train.recompute import recompute
+from herd.train.settings import TrainSettings
+from herd.train.worker import Worker
 from herd.weights.lora import attach
 from herd.weights.settings import LoraSettings
 
@@ -84,3 +87,33 @@ def test_the_plain_modules_come_back_after_an_error():
     with pytest.raises(RuntimeError, match="stop"), compiled(model):
         raise RuntimeError("stop")
     assert [type(part) for part in model.modules()] == types
+
+
+def stepped(dtype, alone):
+    """Norm, weights and the copy that computes, after three clipped steps."""
+    settings = TrainSettings(steps=3, batch_tokens=270, seq_len=90, grad_clip=0.5, dtype=dtype)
+    worker = Worker(model_of("weights", torch.float32), settings)
+    optimiser, batch = worker.optimiser, batch_of(packed=True)
+    norms = []
+    for _ in range(3):
+        terms = worker.forward_backward([batch], LanguageModelling())[0]
+        if not alone:
+            optimiser.collect()
+        assert len(optimiser.gradients()) == len(optimiser.masters)
+        norms.append(worker.mean_and_clip(float(terms.count)))
+        optimiser.step(1e-3)
+    assert not optimiser.gradients()
+    return norms, [*worker.model.parameters(), *optimiser.compute.parameters()]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_in_one_pass_is_that_of_torch(dtype, monkeypatch):
+    norms, weights = stepped(dtype, alone=True)
+    collected_norms, collected = stepped(dtype, alone=False)
+    assert norms == collected_norms  # gradients widened first are the same numbers
+    assert all(torch.equal(one, other) for one, other in zip(weights, collected, strict=True))
+    monkeypatch.setattr(Optimiser, "_in_one_pass", False)
+    plain_norms, plain = stepped(dtype, alone=True)
+    assert norms == pytest.approx(plain_norms, rel=1e-4 if dtype == "float32" else 2e-2)
+    for one, other in zip(weights, plain, strict=True):
+        assert (one - other).double().norm() <= 1e-3 * other.double().norm()

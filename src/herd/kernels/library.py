@@ -124,6 +124,8 @@ def _load(path: Path) -> ctypes.CDLL:
     library.herd_train_product_able.argtypes = [number, number]  # level, type
     library.herd_train_product.restype = number
     library.herd_train_product.argtypes = [number, pointer]  # threads, it
+    library.herd_train_update.restype = None
+    library.herd_train_update.argtypes = [number, number, pointer]  # level, threads, it
     library.herd_run_program.restype = ctypes.c_int
     library.herd_run_program.argtypes = [number, number, size, pointer, pointer]  # level, threads, count, them, step
     return library

@@ -59,7 +59,7 @@ class Worker:
             with compiled(self.optimiser.compute):
                 terms = objective.terms(self.optimiser.compute, batch.to(self.device))
                 terms.total.backward()  # type: ignore[no-untyped-call]
-            self.optimiser.collect()
+            self.optimiser.collect(alone=len(batches) == 1)
             found.append(detached(terms))
         return found
 

@@ -15,6 +15,7 @@
     NAME(choose)((n) < SET1(-126.0f), SET1(0.0f), (VEC)((INTS)(p) + (__builtin_convertvector(n, INTS) << 23)))
 #define FMA _mm256_fmadd_ps
 #define RECIPROCAL(x) (SET1(1.0f) / (x))
+#define SQRT _mm256_sqrt_ps
 #define TILE_ROWS 4
 #define TILE_VECTORS 2
 

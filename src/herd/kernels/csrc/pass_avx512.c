@@ -16,6 +16,7 @@
 #define FMA _mm512_fmadd_ps
 #define RECIPROCAL(x) /* to 2^-23: more than bfloat16 sees, in half the time of a division */                             \
     (_mm512_rcp14_ps(x) * (SET1(2.0f) - (x) * _mm512_rcp14_ps(x)))
+#define SQRT _mm512_sqrt_ps
 #define TILE_ROWS 4
 #define TILE_VECTORS 4
 #include "transpose.inc.h"

@@ -41,6 +41,12 @@ INLINE void narrow_bf16(uint16_t *p, vec4 v) {
     for (int i = 0; i < 4; i++) p[i] = (uint16_t)(float_to_bits(v[i]) >> 16);
 }
 
+INLINE vec4 square_roots(vec4 v) {
+    for (int i = 0; i < 4; i++) v[i] = __builtin_sqrtf(v[i]);
+    return v;
+}
+
+#define SQRT square_roots
 #define TRANSPOSE transpose
 #define WIDEN_BF16 widen_bf16
 #define WIDEN_E4M3 widen_e4m3

@@ -7,7 +7,7 @@
 
 #define SMALL ((int64_t)1 << 15) /* numbers: less is not worth waking a thread */
 
-static training_level training_of(int level) {
+training_level training_of(int level) {
 #if defined(__x86_64__)
     if (level >= AVX512) return avx512_training();
     if (level == AVX2) return avx2_training();

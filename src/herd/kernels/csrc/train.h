@@ -6,6 +6,7 @@
 #define HERD_TRAIN_H
 
 #include "train_attention.h"
+#include "train_update.h"
 
 #define CHUNK 64 /* rows that a thread takes at once */
 
@@ -31,10 +32,12 @@ typedef void (*training_fn)(const training *, int64_t begin, int64_t end);
 typedef struct {
     training_fn work[TRAINING_KINDS];
     attention_work attention[2]; /* forward, backward; in float */
+    update_fn update;
 } training_level;
 
 training_level portable_training(void);
 training_level avx2_training(void);
 training_level avx512_training(void);
+training_level training_of(int level);
 
 #endif

@@ -106,8 +106,10 @@ TARGET static void NAME(loss_rows)(const training *t, int64_t begin, int64_t end
 }
 
 #include "train_attention.inc.h"
+#include "train_update.inc.h"
 
 training_level NAME(training)(void) {
     return (training_level){{NAME(norm_backward), NAME(swiglu_backward), NAME(turn_rows), NAME(loss_rows)},
-                            {{NAME(attend_forward), NAME(forward_scratch)}, {NAME(attend_backward), NAME(backward_scratch)}}};
+                            {{NAME(attend_forward), NAME(forward_scratch)}, {NAME(attend_backward), NAME(backward_scratch)}},
+                            NAME(update)};
 }

@@ -122,8 +122,8 @@ def record(spec: Spec, mesh: Mesh | None) -> None:
                 taken[key(step, "forward", number, name)] = _whole(tensor, batches[number], name, config, mesh)
         total, count, *_ = worker.agreed(summed(terms)[0])
         taken[key(step, "loss", 0, "loss")] = torch.tensor(total / count)
-        gradients = {name: param.grad for name, param in worker.optimiser.masters.items() if param.grad is not None}
-        taken |= {key(step, "gradient", 0, name): _full(grad) for name, grad in gradients.items()}
+        gradients = worker.optimiser.gradients()
+        taken |= {key(step, "gradient", 0, name): _full(grad).float() for name, grad in gradients.items()}
         worker.mean_and_clip(count)
         worker.optimiser.step(_LR)
         taken |= {key(step, "weight", 0, name): _full(param) for name, param in worker.optimiser.masters.items()}
