@@ -1,125 +1,155 @@
-"""The planner's forecast beside herd's own trainer, on processes of this machine: `plan-cpu`.
+"""herd's trainer on this machine's processes beside the planner's forecast: `plan-cpu`, `train-scaling`.
 
-The machine is measured first, as `herd plan --measure` does; then each layout is simulated with what was measured, and
-trained: one process, and two as data ranks (whole and sharded), tensor ranks and pipeline ranks, one thread each. A
-row's herd is the measured rate, its peer the planner's forecast; vs_peer is how far they are apart. Both are the best
-of a few, so that a neighbour on the machine does not decide.
+The machine is measured first, as `herd plan --measure` does; then each layout or shape is simulated with what was
+measured, and trained, one thread a process. A row's herd is the trainer's tokens/s (of the median step), its peer the
+forecast; vs_peer is how far they are apart. In the same minutes, because what else the machine does changes both.
+
+`plan-cpu-*`        two processes as data, tensor, context and pipeline ranks; the limit is twice one process's rate in
+                    the same run, so vs_limit is what an axis leaves of two processors
+`train-scaling-*`   one process over widths, lengths of rows and sequences of a step; the limit is the matrix rate
+
+HERD_BENCH_MACHINE=FOLDER keeps the machine's description there, as a file for `herd plan --gpu`.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import sys
 import tempfile
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from bench.harness import Row, make_row
 from herd.commands.plan_measure import measured
+from herd.config import save
 from herd.llama.config import LlamaConfig
-from herd.progress import Fact
+from herd.scaling.plan.hardware import Gpu
 from herd.scaling.plan.job import Job, Way
-from herd.scaling.plan.step import simulate
+from herd.scaling.plan.network import Network
+from herd.scaling.plan.step import Step, simulate
 from herd.train.parallel.plan import ParallelPlan, parse_plan
 
 SHAPE = LlamaConfig(vocab_size=4096, dim=256, n_layers=6, n_heads=8, n_kv_heads=4, ffn_dim=768)
 SEQUENCES, LENGTH, MICRO = 8, 512, 2  # sequences of a step, tokens of one, sequences of a micro-batch
-WARM_UP, STEPS = 2, 5
-LAYOUTS = ("dp=1", "dp=2,shard=none", "dp=2,shard=keep", "dp=2,shard=reshard", "tp=2", "pp=2")
+WARM_UP, STEPS = 1, 3
+LAYOUTS = {
+    "dp2-none": "dp=2,shard=none",
+    "dp2-keep": "dp=2,shard=keep",
+    "dp2-reshard": "dp=2,shard=reshard",
+    "tp2": "tp=2",
+    "cp2": "cp=2",
+    "pp2": "pp=2",
+}
+WIDTHS, LENGTHS, BATCHES = (64, 128, 256, 384, 512), (64, 128, 256, 512, 1024, 2048), (1, 2, 4, 8)
+Case = tuple[LlamaConfig, ParallelPlan, int, int, int]  # model, plan, sequences of a step, tokens of one, micro-batch
 
 
-class _Times:
-    """A Progress that takes the time of every step."""
-
-    def __init__(self) -> None:
-        self.marks = [time.perf_counter()]
-
-    def update(self, done: float, total: float, unit: str, facts: Mapping[str, Fact] | None = None) -> None:
-        self.marks.append(time.perf_counter())
-
-    def note(self, text: str) -> None:
-        pass
-
-    @property
-    def steps(self) -> list[float]:
-        return [after - before for before, after in zip(self.marks, self.marks[1:], strict=False)][WARM_UP:]
+def layouts() -> dict[str, Case]:
+    return {f"plan-cpu-{name}": (SHAPE, parse_plan(text), SEQUENCES, LENGTH, MICRO) for name, text in LAYOUTS.items()}
 
 
-def bench_plan() -> list[Row]:
-    machines = {processes: measured(processes) for processes in (1, 2)}
-    found = []
-    for text in LAYOUTS:
-        plan = parse_plan(text)
-        gpu, network = machines[plan.world_size]
-        job = Job(SHAPE, plan.world_size, gpu, network, LENGTH, SEQUENCES * LENGTH)
-        step = simulate(job, Way(plan, max(1, MICRO // plan.dp)))
-        rates = [SEQUENCES * LENGTH / min(_train(text, plan.world_size))]
-        forecast = SEQUENCES * LENGTH / step.seconds
-        said = ", ".join(f"{name} {seconds * 1e3:.0f} ms" for name, seconds in step.parts.items() if seconds > 1e-3)
-        print(f"plan-cpu {text}, forecast: {said}", file=sys.stderr)
-        found.append(make_row(f"plan-cpu {text}", "tokens/s", rates, [forecast] * len(rates), "herd plan", None))
+def shapes() -> dict[str, Case]:
+    """One process: what changes is in the name, the rest is as for the layouts, with half the sequences."""
+    plan, found = ParallelPlan(), dict[str, Case]()
+    for width in WIDTHS:
+        config = replace(SHAPE, dim=width, ffn_dim=3 * width)
+        found[f"train-scaling-width-{width}"] = (config, plan, SEQUENCES // 2, LENGTH, MICRO)
+    for length in LENGTHS:
+        found[f"train-scaling-length-{length}"] = (SHAPE, plan, 2048 // length, length, max(1, 1024 // length))
+    for batch in BATCHES:
+        found[f"train-scaling-batch-{batch}"] = (SHAPE, plan, batch, LENGTH, min(batch, MICRO))
     return found
 
 
-def _train(plan: str, world: int) -> list[float]:
-    """Seconds of the first rank's steps."""
+def forecast(case: Case, gpu: Gpu, network: Network) -> Step:
+    config, plan, sequences, length, micro = case
+    job = Job(config, plan.world_size, gpu, network, length, sequences * length)
+    return simulate(job, Way(plan, max(1, micro // plan.dp)))
+
+
+def bench_layouts() -> list[Row]:
+    alone: Case = (SHAPE, ParallelPlan(), SEQUENCES, LENGTH, MICRO)
+    gpu, network = _machine(2)
+    rates = _train({"one": alone} | layouts(), 2)
+    limit = 2 * rates.pop("one")
+    return [
+        _row(name, rates[name], forecast(case, gpu, network), case, [limit] * STEPS) for name, case in layouts().items()
+    ]
+
+
+def bench_shapes() -> list[Row]:
+    gpu, network = _machine(1)
+    rates = _train(shapes(), 1)
+    return [
+        _row(
+            name,
+            rates[name],
+            forecast(case, gpu, network),
+            case,
+            [gpu.bf16_flops / case[0].flops_per_token(case[3])] * STEPS,
+        )
+        for name, case in shapes().items()
+    ]
+
+
+def _row(name: str, rate: float, step: Step, case: Case, limit: Sequence[float]) -> Row:
+    expected = case[2] * case[3] / step.seconds
+    said = ", ".join(f"{part} {seconds * 1e3:.0f} ms" for part, seconds in step.parts.items() if seconds > 1e-3)
+    print(f"{name}: {rate / expected - 1:+.0%}; forecast: {said}", file=sys.stderr)
+    return make_row(name, "tokens/s", [rate] * len(limit), [expected] * len(limit), "herd plan", limit)
+
+
+def _machine(world: int) -> tuple[Gpu, Network]:
+    gpu, network = measured(world)
+    folder = os.environ.get("HERD_BENCH_MACHINE")
+    if folder:
+        save(Path(folder) / f"processes-{world}.json", gpu)
+        save(Path(folder) / f"processes-{world}.network.json", network)
+    return gpu, network
+
+
+def _train(cases: Mapping[str, Case], world: int) -> dict[str, float]:
+    """Tokens/s of each case's median step, by the same processes one case after the other. All are done twice, and the
+    faster time counts: what else the machine does only slows."""
     context = multiprocessing.get_context("spawn")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         answers = context.Queue()
-        jobs = [
-            context.Process(target=_of_rank, args=(plan, rank, world, port, folder, answers)) for rank in range(world)
-        ]
+        ranks = range(world)
+        jobs = [context.Process(target=_of_rank, args=(dict(cases), rank, world, folder, answers)) for rank in ranks]
         for job in jobs:
             job.start()
-        seconds: list[float] = answers.get(timeout=150)
+        found: dict[str, float] = answers.get(timeout=600)
         for job in jobs:
             job.join()
-    return seconds
+    return found
 
 
-def _of_rank(text: str, rank: int, world: int, port: int, folder: str, answers: Any) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def _of_rank(cases: dict[str, Case], rank: int, world: int, folder: str, answers: Any) -> None:
+    import statistics
+
     import torch
+    from torch import distributed as dist
 
-    from herd.llama.init import init_weights
-    from herd.llama.model import Llama
-    from herd.train.batch import Batch
-    from herd.train.loop import train
-    from herd.train.objectives.language_modelling import LanguageModelling
-    from herd.train.parallel.mesh import processes
-    from herd.train.settings import TrainSettings
-    from herd.train.sources import FixedBatches
+    from herd.commands.plan_tiny import steps
 
     torch.set_num_threads(1)
-    plan: ParallelPlan = parse_plan(text)
-    model = Llama(SHAPE)
-    init_weights(model, seed=0)
-    tokens = torch.randint(0, SHAPE.vocab_size, (SEQUENCES, LENGTH + 1), generator=torch.Generator().manual_seed(0))
-    places = torch.arange(LENGTH).expand(MICRO, LENGTH)
-    each = [
-        Batch(part[:, :-1], part[:, 1:], torch.ones(MICRO, LENGTH), None, places) for part in torch.split(tokens, MICRO)
-    ]
-    settings = TrainSettings(
-        steps=WARM_UP + STEPS,
-        batch_tokens=SEQUENCES * LENGTH,
-        seq_len=LENGTH,
-        microbatch_tokens=MICRO * LENGTH,
-        warmup_steps=0,
-        checkpoint_every_seconds=0,
-    )
-    times = _Times()
-    with processes(plan, "cpu") as mesh:
-        train(model, LanguageModelling(), FixedBatches([each]), settings, Path(folder), times, mesh=mesh)
+    dist.init_process_group("gloo", f"file://{folder}/store", timedelta(seconds=600), world, rank)
+    found = dict.fromkeys(cases, 0.0)
+    for name, (config, plan, sequences, length, micro) in [*cases.items(), *cases.items()]:
+        if plan.world_size == world or rank == 0:
+            taken = steps(config, plan, sequences, length, micro, WARM_UP, STEPS)
+            found[name] = max(found[name], sequences * length / max(statistics.median(taken), 1e-9))
+        dist.barrier()
     if rank == 0:
-        answers.put(times.steps)
+        answers.put(found)
+    dist.destroy_process_group()
 
 
-ROWS = {"plan-cpu": ("herd plan's forecast beside its own trainer on this machine's processes", bench_plan)}
+ROWS = {
+    "plan-cpu": ("two processes of the trainer by layout, beside herd plan and twice one process", bench_layouts),
+    "train-scaling": ("one process of the trainer by width, length and batch, beside herd plan", bench_shapes),
+}

@@ -86,7 +86,7 @@ def test_the_fewest_gpus_within_a_budget(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_published_rows(capsys: pytest.CaptureFixture[str]) -> None:
     told = said(capsys, "--published")
-    assert told.count("torchtitan, ") == 17
+    assert told.count("torchtitan, ") == 24
     assert told.count("Llama 3 paper") == 3
 
 
@@ -100,10 +100,10 @@ def test_published_rows(capsys: pytest.CaptureFixture[str]) -> None:
         (["llama31-8b", "--network", "wet-string"], "a network that the planner knows"),
         (["llama31-8b", "--gpu", "a100", "--fp8"], "a100 has no FP8 products"),
         (["llama31-8b", "--watts", "50"], "no power limit"),
-        (["llama31-8b", "--gpus", "-1"], "0 (left out)"),
+        (["llama31-8b", "--gpus", "-1"], "1 to 1,048,576"),
         (["llama31-8b", "--gpus", "8", "--tokens", "nan"], "0 (left out)"),
-        (["llama31-8b", "--seq", "1000"], "a multiple of seq_len"),
-        (["llama31-8b", "--seq", "262144"], "at most 131072"),
+        (["llama31-8b", "--seq", "1000", "--batch-tokens", "9999"], "a multiple of seq_len"),
+        (["llama31-8b", "--seq", "262144"], "at most 131,072"),
         (["llama31-405b", "--gpus", "8"], "give 128 GPUs"),
         (["llama31-405b", "--gpus", "16", "--layout", "tp=3"], "tp can be 1, 2, 4, 8"),
         (["llama31-405b", "--gpus", "16384", "--layout", "pp=9"], "no layout of 16,384 GPUs with pp=9"),

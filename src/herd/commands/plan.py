@@ -57,9 +57,9 @@ class Asked:
     measure: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("gpus", "watts", "seq", "batch_tokens", "tokens", "rows", "budget_days", "dollars", "context"):
+        need(self, "gpus", 0 <= self.gpus <= _MOST_GPUS, f"1 to {_MOST_GPUS:,}")
+        for name in ("watts", "seq", "batch_tokens", "tokens", "rows", "budget_days", "dollars", "context"):
             need(self, name, 0 <= getattr(self, name) <= _MOST, f"0 (left out) to {_MOST:.0e}")
-        need(self, "gpus", self.gpus <= _MOST_GPUS, f"at most {_MOST_GPUS:,}")
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,14 @@ def run(asked: Asked) -> int:
 
 def plan(asked: Asked) -> int:
     trained, gpu = find_model(asked.model), _gpu(asked)
+    seq = asked.seq or trained.seq
     job = Job(
         trained.config,
         asked.gpus or gpu.node,
         gpu,
         _network(asked, gpu),
-        asked.seq or trained.seq,
-        asked.batch_tokens or trained.batch_tokens,
+        seq,
+        asked.batch_tokens or max(1, trained.batch_tokens // seq) * seq,
         asked.tokens or trained.tokens,
     )
     found, job = _find(asked, job)

@@ -20,6 +20,12 @@ from herd.scaling.plan.search import Found
 from herd.scaling.plan.serving import Held
 from herd.scaling.plan.step import simulate
 
+_AGAIN = {
+    "nothing": "nothing recomputed",
+    "elementwise": "no product recomputed",
+    "mlp": "every mlp recomputed",
+    "layer": "every layer recomputed",
+}
 _CAUSES = 3  # the most frequent ones are named
 
 
@@ -98,7 +104,7 @@ def _layout(way: Way, microbatches: int) -> str:
     )
     kept = {"keep": "parameters kept after forward", "reshard": "parameters gathered again", "none": "nothing sharded"}
     words.append(kept[plan.shard])
-    words.append("nothing recomputed" if plan.recompute == "nothing" else f"every {plan.recompute} recomputed")
+    words.append(_AGAIN[plan.recompute])
     return ", ".join([*words, *(["FP8"] if way.fp8 else [])])
 
 

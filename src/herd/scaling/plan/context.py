@@ -26,8 +26,9 @@ _MERGED, _MERGED_BACK = 10, 10 + 2 * (10 + 8)
 
 def gathered(costs: Costs, direction: Literal["forward", "backward"]) -> float:
     size = 2 * costs.kv * costs.n * costs.way.plan.cp
-    each = costs.wide if direction == "forward" else 4
-    return costs.job.fabric.ring(size * each, costs.way.context)
+    if direction == "forward":
+        return costs.job.fabric.ring(size * costs.wide, costs.way.context)
+    return costs.job.fabric.reduce(size * 4, costs.way.context)
 
 
 def ring(costs: Costs, direction: Literal["forward", "backward"]) -> float:

@@ -16,14 +16,7 @@ from herd.config import load, need, unknown
 from herd.devices import GIB
 from herd.errors import SettingError
 from herd.scaling.plan.efficiency import STANDING_POWER
-
-
-@dataclass(frozen=True)
-class Point:
-    """A measured rate: FLOP/s of products whose geometric mean side is `side`."""
-
-    side: float
-    flops: float
+from herd.scaling.plan.measured import Measured
 
 
 @dataclass(frozen=True)
@@ -43,11 +36,7 @@ class Gpu:
     node_watts: float  # of a whole node at most, its GPUs at their `tdp`
     attention: Mapping[str, tuple[float, float]]  # kernel -> FLOP/s forward and backward (causal, head size 128)
     dollars: float  # an hour
-    # Of a measured machine only: rates that were reached, so that no share is taken of them.
-    measured: bool = False
-    curve: tuple[Point, ...] = ()  # products by size
-    launch_seconds: float = 0.0  # of an operation that does nothing
-    dispatch_seconds: float = 0.0  # of the same among tensor ranks, through DTensor
+    measured: Measured | None = None  # then rates are those that were reached: no share is taken of them
     host_rate: float = 50e9  # bytes/s to the host's memory: PCIe 5 x16 carries 63 GB/s each way
     sources: str = field(default="", compare=False)
 

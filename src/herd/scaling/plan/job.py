@@ -49,10 +49,9 @@ class Job:
     def __post_init__(self) -> None:
         for name in ("gpus", "seq_len", "batch_tokens", "tokens"):
             need(self, name, getattr(self, name) >= 1, "at least 1")
-        need(self, "batch_tokens", self.batch_tokens % self.seq_len == 0, f"a multiple of seq_len ({self.seq_len})")
-        need(
-            self, "seq_len", self.seq_len <= self.config.max_seq_len, f"at most {self.config.max_seq_len}, the model's"
-        )
+        longest, whole = self.config.max_seq_len, self.batch_tokens % self.seq_len == 0
+        need(self, "seq_len", self.seq_len <= longest, f"at most {longest:,}, the model's")
+        need(self, "batch_tokens", whole, f"a multiple of seq_len ({self.seq_len:,})")
         kernel = self.software.attention
         if kernel and kernel not in self.gpu.attention:
             raise SettingError(

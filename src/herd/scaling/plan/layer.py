@@ -9,6 +9,7 @@ compiled code (neighbouring operations in one kernel) or operation by operation.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
@@ -16,10 +17,12 @@ from typing import Literal
 from herd.scaling.plan.context import gathered, ring
 from herd.scaling.plan.efficiency import ASYNC_TP_HIDDEN, LAUNCH_SECONDS, MEMORY_SHARE
 from herd.scaling.plan.job import Job, Way
+from herd.scaling.plan.measured import Overhead, rate_at
 from herd.scaling.plan.products import kv_width, layer_products, product_seconds
 
 Direction = Literal["forward", "backward"]
 DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
+CHUNK, GPU_CHUNK = 256, 1024  # rows of logits that are alive at one time (llama/loss.py)
 
 
 @dataclass(frozen=True)
@@ -69,27 +72,46 @@ class Costs:
     # --- the parts of a layer ---
 
     def _forward_products(self) -> list[float]:
-        fp8 = self.way.fp8
-        return [product_seconds(self.job.gpu, self.n, k, n, fp8) for k, n in self.products]
+        return [self._product(self.n, k, n, self.way.fp8) for k, n in self.products]
+
+    def _product(self, m: float, k: float, n: float, fp8: bool = False) -> float:
+        return product_seconds(self.job.gpu, m, k, n, fp8, cut=self.way.plan.tp > 1)
 
     def _backward_products(self) -> float:
         """Of each product the gradients of its input, [N, n] by [n, k], and of its weight, [k, N] by [N, n]."""
-        gpu, fp8 = self.job.gpu, self.way.fp8
-        return sum(
-            product_seconds(gpu, self.n, n, k, fp8) + product_seconds(gpu, k, self.n, n, fp8) for k, n in self.products
-        )
+        fp8 = self.way.fp8
+        return sum(self._product(self.n, n, k, fp8) + self._product(k, self.n, n, fp8) for k, n in self.products)
 
     def _attention(self, direction: Direction) -> float:
         """Causal: each query meets half of the sequence. Backward makes five products where forward makes two."""
         job, plan = self.job, self.way.plan
         flops = 2.0 * self.n * job.seq_len * job.config.dim / plan.tp
-        forward, backward = job.gpu.attention[job.software.attention or job.gpu.best_attention]
+        forward, backward = self._attention_rates
         if direction == "forward":
-            return max(flops / (forward * job.gpu.clock), self._launches(1))
-        return max(2.5 * flops / (backward * job.gpu.clock), self._launches(2))
+            return max(flops / forward, self._launches(1))
+        return max(2.5 * flops / backward, self._launches(2))
+
+    @cached_property
+    def _attention_rates(self) -> tuple[float, float]:
+        gpu, length = self.job.gpu, self.job.seq_len
+        if gpu.measured:
+            kernel = gpu.measured.gathered_attention if self.way.plan.cp > 1 else gpu.measured.attention
+            return rate_at(kernel.forward, length), rate_at(kernel.backward, length)
+        forward, backward = gpu.attention[self.job.software.attention or gpu.best_attention]
+        return forward * gpu.clock, backward * gpu.clock
 
     def _launches(self, kernels: int) -> float:
-        return kernels * (self.job.gpu.launch_seconds if self.job.gpu.measured else LAUNCH_SECONDS)
+        return 0.0 if self.job.gpu.measured else kernels * LAUNCH_SECONDS
+
+    @cached_property
+    def overhead(self) -> Overhead:
+        """What software costs on a measured machine however little is computed; a GPU's host runs ahead of it."""
+        machine = self.job.gpu.measured
+        return machine.overhead_of(self.way.plan) if machine else Overhead()
+
+    def stream(self, size: float) -> float:
+        """Seconds to read and write so many bytes in sums and copies."""
+        return size / self.job.gpu.measured.stream_rate if self.job.gpu.measured else self.memory(size)
 
     def memory(self, size: float) -> float:
         """Seconds to move so many bytes."""
@@ -118,15 +140,15 @@ class Costs:
         return numbers * self.wide * self.n
 
     def _between(self, direction: Direction) -> float:
-        kernels = (4 if self.way.plan.compile else 24) * (1 if direction == "forward" else 2)
-        moving = self.memory(self.between_bytes(direction))
-        if not self.job.gpu.measured:
-            return max(moving, self._launches(kernels))
-        if self.way.plan.tp == 1:
-            return moving  # starting operations is in the measured rate
-        # The host that starts them is the processor that computes: one after the other, products among them.
-        own = self.job.gpu.dispatch_seconds - self.job.gpu.launch_seconds
-        return moving + (kernels + 7 * (1 if direction == "forward" else 2)) * max(0.0, own)
+        forward = direction == "forward"
+        kernels = (4 if self.way.plan.compile else 24) * (1 if forward else 2)
+        own = self.overhead.layer * (1 / 3 if forward else 2 / 3)
+        return max(self.memory(self.between_bytes(direction)), self._launches(kernels)) + own
+
+    def summing(self, parameters: float) -> float:
+        """To add a micro-batch's gradients to the others' in fp32. On GPUs the product does so as it writes."""
+        more = 1.0 - 1.0 / self.way.microbatches(self.job)
+        return self.stream(12 * parameters / self.way.plan.tp) * more if self.job.gpu.measured else 0.0
 
     def _casts(self, direction: Direction) -> float:
         """To FP8: the largest value of a tensor is found (2 bytes), then it is read again and written (3).
@@ -142,11 +164,12 @@ class Costs:
         size = 5 * inputs if direction == "forward" else 2 * inputs + 7 * outputs
         return self.memory(size + weights)
 
-    def _tensor(self, gathers: int) -> float:
-        """So many all-gathers or reduce-scatters of hidden states among tensor ranks, as far as they are waited for."""
-        size = self.n * self.job.config.dim * self.wide
+    def _tensor(self, gathers: int, reductions: int) -> float:
+        """So many all-gathers and reduce-scatters of hidden states of tensor ranks, as far as they are waited for."""
+        size, fabric = self.n * self.job.config.dim * self.wide, self.job.fabric
         hidden = ASYNC_TP_HIDDEN if self.job.software.async_tp else 0.0
-        return gathers * self.job.fabric.ring(size, self.way.tensor) * (1.0 - hidden)
+        each = gathers * fabric.ring(size, self.way.tensor) + reductions * fabric.reduce(size, self.way.tensor)
+        return each * (1.0 - hidden)
 
     def _context(self, direction: Direction) -> float:
         return (ring if self.job.software.ring else gathered)(self, direction)
@@ -158,17 +181,21 @@ class Costs:
             matmul=sum(self._forward_products()),
             attention=self._attention("forward"),
             elementwise=self._between("forward") + self._casts("forward"),
-            tp=self._tensor(4),
+            tp=self._tensor(2, 2),
             cp=self._context("forward"),
         )
 
     def backward(self) -> Parts:
-        """Without what is computed again. Inputs of products are kept cut by tensor ranks and gathered once more."""
+        """Without what is computed again. Inputs of products are kept cut by tensor ranks and gathered once more; a
+        layer that is made again as a whole gathers them in its forward."""
+        once = self.way.plan.recompute == "layer"
         return Parts(
             matmul=self._backward_products(),
             attention=self._attention("backward"),
-            elementwise=self._between("backward") + self._casts("backward"),
-            tp=self._tensor(4 if self.way.plan.recompute == "layer" else 6),
+            elementwise=self._between("backward")
+            + self._casts("backward")
+            + self.summing(self.job.config.layer_parameters()),
+            tp=self._tensor(2 if once else 4, 2),
             cp=self._context("backward"),
         )
 
@@ -181,12 +208,20 @@ class Costs:
         match self.way.plan.recompute:
             case "nothing":
                 return Parts()
+            case "elementwise":
+                return Parts(elementwise=self._remade()) * (1 / self.way.plan.recompute_every)
             case "mlp":
                 return Parts(matmul=gate_up, elementwise=(between + casts) / 2) * (1 / self.way.plan.recompute_every)
         whole = self.forward()
-        return Parts(qkv + out + gate_up, whole.attention, between + casts, self._tensor(3), whole.cp) * (
+        return Parts(qkv + out + gate_up, whole.attention, between + casts, self._tensor(2, 1), whole.cp) * (
             1 / self.way.plan.recompute_every
         )
+
+    def _remade(self) -> float:
+        """Norms and SwiGLU operation by operation; compiled code makes them again anyway (`between_bytes`)."""
+        config, tp = self.job.config, self.way.plan.tp
+        numbers = 0.0 if self.way.plan.compile else (36 * config.dim + 5 * config.ffn_dim) / tp
+        return self.memory(numbers * self.wide * self.n)
 
     def layer(self, direction: Direction) -> Parts:
         return self.forward() if direction == "forward" else self.again() + self.backward()
@@ -195,19 +230,28 @@ class Costs:
 
     def embedding(self, direction: Direction) -> Parts:
         """Rows are looked up, and gradients added where they came from."""
-        passes = 2 if direction == "forward" else 4
-        size = passes * self.n * self.job.config.dim / self.way.plan.tp * self.wide
-        return Parts(elementwise=self.memory(size), tp=self._tensor(1))
+        forward = direction == "forward"
+        size = (2 if forward else 4) * self.n * self.job.config.dim / self.way.plan.tp * self.wide
+        found = Parts(elementwise=self.memory(size), tp=self._tensor(*((0, 1) if forward else (1, 0))))
+        return found if forward else found + Parts(elementwise=self.summing(self.job.config.embedding_parameters()))
 
     def output(self, direction: Direction) -> Parts:
         """The last norm, the output matrix and the loss, whose logits are in fp32: read and written for the cast, the
-        softmax and its gradient."""
+        softmax and its gradient. Tensor ranks tell each other what they have of a row, a chunk of rows at a time."""
         config, gpu, tp = self.job.config, self.job.gpu, self.way.plan.tp
         vocab = config.vocab_size / tp
-        bytes_a_logit = (8 if direction == "forward" else 12) * (1 if self.way.plan.compile else 2)
-        loss = self.memory(bytes_a_logit * self.n * vocab)
-        forward = product_seconds(gpu, self.n, config.dim, vocab)
+        forward = self._product(self.n, config.dim, vocab)
         if direction == "forward":
-            return Parts(matmul=forward, elementwise=loss, tp=self._tensor(1))
-        backward = product_seconds(gpu, self.n, vocab, config.dim) + product_seconds(gpu, config.dim, self.n, vocab)
-        return Parts(matmul=backward, elementwise=loss, tp=self._tensor(1))
+            chunk = CHUNK if gpu.measured else GPU_CHUNK
+            told = math.ceil(self.n / chunk) * self.job.fabric.ring(8 * chunk * tp, self.way.tensor)
+            return Parts(matmul=forward, elementwise=self._loss(direction, vocab), tp=self._tensor(1, 0) + told)
+        backward = self._product(self.n, vocab, config.dim) + self._product(config.dim, self.n, vocab)
+        summing = self.summing(0 if config.tie_embeddings else config.embedding_parameters())
+        return Parts(matmul=backward, elementwise=self._loss(direction, vocab) + summing, tp=self._tensor(0, 1))
+
+    def _loss(self, direction: Direction, vocab: float) -> float:
+        machine = self.job.gpu.measured
+        if machine:
+            return self.n * vocab / (machine.cut_logits_rate if self.way.plan.tp > 1 else machine.logits_rate) / 2
+        bytes_a_logit = (8 if direction == "forward" else 12) * (1 if self.way.plan.compile else 2)
+        return self.memory(bytes_a_logit * self.n * vocab)

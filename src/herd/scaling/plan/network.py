@@ -101,14 +101,20 @@ class Fabric:
         return across
 
     def ring(self, whole_bytes: float, group: Group) -> float:
-        """Seconds of an all-gather to, or a reduce-scatter from, `whole_bytes` at every member."""
+        """Seconds of an all-gather to `whole_bytes` at every member."""
         if group.size <= 1:
             return 0.0
         part = (group.size - 1) / group.size
         return whole_bytes * part / self.rate(group) + (group.size - 1) * self._step(group)
 
+    def reduce(self, whole_bytes: float, group: Group) -> float:
+        """Seconds of a reduce-scatter, which takes longer than a gather where processors add up (gloo)."""
+        machine = self.gpu.measured
+        slower = self.gpu.link_rate / machine.reduce_rate if machine else 1.0
+        return self.ring(whole_bytes * slower, group)
+
     def all_reduce(self, whole_bytes: float, group: Group) -> float:
-        return 2 * self.ring(whole_bytes, group)
+        return self.ring(whole_bytes, group) + self.reduce(whole_bytes, group)
 
     def send(self, size: float, stride: int) -> float:
         """Seconds until what one rank sends is at the rank `stride` further on."""

@@ -7,32 +7,21 @@ import math
 from herd.llama.config import LlamaConfig
 from herd.scaling.plan.efficiency import FP8_SHARE, LAUNCH_SECONDS, MATRIX_SHARE, MEMORY_SHARE, RAMP, TILE
 from herd.scaling.plan.hardware import Gpu
+from herd.scaling.plan.measured import rate_at
 
 
-def product_seconds(gpu: Gpu, m: float, k: float, n: float, fp8: bool = False) -> float:
-    """Of [m, k] by [k, n]."""
+def product_seconds(gpu: Gpu, m: float, k: float, n: float, fp8: bool = False, cut: bool = False) -> float:
+    """Of [m, k] by [k, n]; `cut`: of a tensor rank, which on a measured machine has another kernel."""
     flops = 2.0 * m * k * n
     if gpu.measured:
-        return flops / measured_rate(gpu, (m * k * n) ** (1 / 3)) + gpu.launch_seconds
+        known = gpu.measured.cut_products if cut else gpu.measured.products
+        return flops / rate_at(known, (m * k * n) ** (1 / 3))
     rate = gpu.clock * (FP8_SHARE * gpu.fp8_flops if fp8 else MATRIX_SHARE * gpu.bf16_flops)
     ramp = RAMP * (gpu.fp8_flops / gpu.bf16_flops if fp8 else 1.0)
     tiles = math.ceil(m / TILE[0]) * math.ceil(n / TILE[1])
     full = tiles / (math.ceil(tiles / gpu.sms) * gpu.sms) if gpu.sms else 1.0
     reading = (m * k + k * n) * (1 if fp8 else 2) + 2 * m * n
     return max(flops / (rate * full * k / (k + ramp)), reading / (gpu.memory_rate * MEMORY_SHARE), LAUNCH_SECONDS)
-
-
-def measured_rate(gpu: Gpu, side: float) -> float:
-    """Between the measured sizes, in proportion to the logarithm of the side."""
-    points = sorted(gpu.curve, key=lambda point: point.side)
-    if not points or side >= points[-1].side:
-        return points[-1].flops if points else gpu.bf16_flops
-    if side <= points[0].side:
-        return points[0].flops
-    after = next(index for index, point in enumerate(points) if point.side > side)
-    low, high = points[after - 1], points[after]
-    share = math.log(side / low.side) / math.log(high.side / low.side)
-    return low.flops + share * (high.flops - low.flops)
 
 
 def kv_width(config: LlamaConfig, tp: int) -> float:

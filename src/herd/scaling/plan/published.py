@@ -42,7 +42,7 @@ _TRAINY = "torchtitan, benchmarks/llama3-8b_h200_202506_trainy-whitefiber.md"
 
 
 def _paper(gpus: int, cp: int, dp: int, rows: int, seq: int, mfu: float) -> Row:
-    plan = ParallelPlan(pp=16, dp=dp, cp=cp, tp=8, virtual=8, compile=True)
+    plan = ParallelPlan(pp=16, dp=dp, cp=cp, tp=8, virtual=8, compile=True, recompute="elementwise")
     job = Job(llama31_405b(), gpus, GPUS["h100"], NETWORKS["roce"], seq, dp * rows * seq)
     open_ = "8 stages a rank (126 layers and two ends are 16 x 8); attention by FA3; one sequence a micro-batch"
     return Row(f"405B, {gpus:,} GPUs, {seq:,} tokens", job, Way(plan), mfu, "MFU", _PAPER, open_)

@@ -87,6 +87,7 @@ class Stepping:
     def compute(self, action: Action) -> Parts:
         """Of one micro-batch in one stage, without the ranks that share its parameters."""
         parts = self._layer[action.kind] * self.layers[action.stage]
+        parts += Parts(elementwise=self.costs.overhead.microbatch / 2)
         if action.stage == 0:
             parts += self._ends["first", action.kind]
         if action.stage == self.schedule.stages - 1:
@@ -104,10 +105,11 @@ class Stepping:
         numbers, fabric = self.job.config.layer_parameters() / plan.tp, self.job.fabric
         narrow = 1 if self.way.fp8 and self.job.software.fp8_gather else self.costs.wide
         # What is sent is copied into one piece, and out of it where it arrives.
-        copied = 2 * numbers / self.job.gpu.memory_rate
+        copied = self.costs.stream(2 * numbers)
         if plan.shard == "none":
             return 0.0, fabric.all_reduce(4 * numbers, sharing) + 4 * copied
-        return fabric.ring(narrow * numbers, sharing) + narrow * copied, fabric.ring(4 * numbers, sharing) + 4 * copied
+        gather = fabric.ring(narrow * numbers, sharing) + narrow * copied
+        return gather, fabric.reduce(4 * numbers, sharing) + 4 * copied
 
     def waits(self, action: Action) -> float:
         """Seconds that an action waits for parameters that are gathered for every use."""
@@ -176,6 +178,8 @@ class Stepping:
         held = config.parameters() / (plan.tp * plan.pp * plan.shards)
         world = Group(plan.world_size, 1, 1)
         agreeing = 2 * self.job.fabric.ring(8, world) if plan.world_size > 1 else 0.0
+        if gpu.measured:
+            return held / gpu.measured.update_rate + 2 * agreeing + self.costs.overhead.step
         return held * _OPTIMISER_BYTES / gpu.memory_rate + min(agreeing, 1e-3)
 
     # --- the step ---
