@@ -2,8 +2,8 @@
 
 The faults come from here, not from the product: a source and an objective that stand around the real ones. They strike
 rank 1 in the first life of the job, in step STRIKE ("late-flip" a step later, when no sums of weights are kept);
-"nan-again" strikes in every life. "long" and "term" are longer runs, "term" a slow one. Every rank writes down which
-rows it was given for which step.
+"nan-again" strikes in every life, and of "all" each life has its own fault. "long" and "term" are longer runs, "term" a
+slow one. Every rank writes down which rows it was given for which step.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from herd.train.parallel.plan import parse_plan
 from herd.train.sources import Batches, TokenStream
 
 STRIKE, STEPS = 5, 8
+ALL = (("kill", 3), ("hang", 4), ("nan", 6), ("told", 7))  # and the step that each strikes in, by the job's lives
 RANK, LIFE = int(os.environ.get("RANK", "0")), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 FAULTS = FaultSettings(hang_seconds=5.0, look_seconds=0.01, compare_every=0, slow_window=4)
 
@@ -62,14 +63,14 @@ class Struck:
     """The real objective; strikes before or after it."""
 
     fault: str
+    step: int  # that it strikes in; none is 0
     source: Rows
     name: str = LanguageModelling.name
     unit: str = LanguageModelling.unit
     struck: bool = False
 
     def terms(self, model: nn.Module, batch: Batch) -> LossTerms:
-        step = STRIKE + (self.fault == "late-flip")
-        now = RANK == 1 and self.source.step == step and not self.struck and (LIFE == 0 or self.fault == "nan-again")
+        now = RANK == 1 and self.source.step == self.step and not self.struck
         if self.fault == "slow" and RANK == 1:
             time.sleep(0.05)
         self.struck |= now
@@ -91,8 +92,18 @@ class Struck:
             flip(
                 next(param for name, param in model.named_parameters() if name.endswith("layers.1.mlp.up_proj.weight"))
             )
+        if self.fault == "told":
+            os.kill(os.getpid(), signal.SIGTERM)
         if self.fault == "disk":
             resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+
+def due(fault: str) -> tuple[str, int]:
+    """What strikes in this life of the job, and in which step."""
+    if fault == "all":
+        return [*ALL, ("none", 0)][LIFE]
+    strikes = LIFE == 0 or fault == "nan-again"
+    return fault, (STRIKE + (fault == "late-flip")) * strikes
 
 
 def flip(parameter: Tensor) -> None:
@@ -109,8 +120,8 @@ def main(folder: Path, plan: str, fault: str) -> None:
     )
     source = Rows(Batches(TokenStream(random_documents(20), settings.seq_len, 0), settings), folder)
     with processes(parse_plan(plan)) as mesh:
-        objective = Struck(fault, source)
-        model = tiny_model(vocab_size=VOCABULARY + 2)
+        objective = Struck(*due(fault), source)
+        model = tiny_model(vocab_size=VOCABULARY + 2, n_kv_heads=2)
         train(model, objective, source, settings, folder / "run", Print(), mesh=mesh, faults=FAULTS)
         if RANK == 0:
             torch.save([param.detach() for param in model.parameters()], folder / "weights.pt")

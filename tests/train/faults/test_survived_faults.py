@@ -122,6 +122,31 @@ def test_a_struck_run_ends_as_one_that_was_not(
     assert stopped.down_seconds > 0
 
 
+@pytest.mark.parametrize("plan", ["tp=2", "pp=2"])
+def test_ranks_of_one_model_survive_a_kill_a_hang_a_nan_and_a_signal(
+    tmp_path: Path, undisturbed: Started, plan: str
+) -> None:
+    """One job of five lives. A NaN is met by both ranks in the backward, so both may be named; else the one struck."""
+    code, output = finish(start(tmp_path / "struck", plan, "all", restarts=4))
+    assert code == 0, output
+    assert_as_if_nothing_had_struck(tmp_path / "struck", undisturbed(plan, "none"))
+    stopped = account_of(tmp_path / "struck").interruptions
+    assert [one.cause for one in stopped] == [
+        "process killed",
+        "rank hung",
+        "loss or gradient not usable",
+        "told to stop",
+    ], output
+    killed, hung, spoilt, told = stopped
+    assert killed.ranks == hung.ranks == (1,)
+    assert 1 in spoilt.ranks
+    assert "rank 1 hangs at step 4, forward" in hung.detail
+    assert "faulty_run.py" in hung.detail
+    assert killed.resumed_step in (0, 2)  # the checkpoint of step 2 may not have been whole
+    assert [one.resumed_step for one in (hung, spoilt, told)] == [2, 4, 7]
+    assert told.again_seconds == 0
+
+
 def test_a_full_disk_ends_the_job_which_goes_on_when_there_is_room(tmp_path: Path, undisturbed: Started) -> None:
     code, output = finish(start(tmp_path / "struck", FSDP, "disk"))
     assert code == 0, output
