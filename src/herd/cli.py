@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from herd import __version__
-from herd.arguments import answering, models, planning, training
+from herd.arguments import answering, corpus, models, planning, training
 from herd.arguments.shared import command_in
 from herd.commands.telling import abandon, tell
 from herd.errors import HerdError, StorageError
@@ -23,6 +23,8 @@ _COMMANDS: tuple[tuple[str, str, str, Callable[[argparse.ArgumentParser], None]]
     ("raise", "a whole recipe: documents to a family of models and a report", "raise nano", training.add_raise),
     ("recipes", "the recipes there are, or one of them in full", "recipes nano", planning.add_recipes),
     ("train", "fine-tune an adopted model", "train sft --model llama-8b --data talks.jsonl", training.add_train),
+    ("curate", "documents to a clean corpus", "curate crawl/ --out corpus", corpus.add_curate),
+    ("corpus", "what became of a page, where a token is from", "corpus why https://example.com/", corpus.add_corpus),
     ("plan", "layout, speed, memory and cost on a cluster", "plan llama31-405b --gpus 16384", planning.add_plan),
     ("chat", "talk to a model in the terminal", "chat runs/nano/flagship --system 'Be brief.'", answering.add_chat),
     ("serve", "a model over HTTP, and a page to chat with it", "serve llama --port 8000", answering.add_serve),

@@ -8,6 +8,7 @@ import unicodedata
 
 import numpy as np
 import pytest
+from corpus_steps import verdicts_of
 from corpus_texts import changed, clean
 
 from herd.corpus.documents import Document
@@ -61,7 +62,7 @@ def test_groups_against_brute_force(threshold: float) -> None:
         texts.append(base)
         texts.extend(changed(base, rng.randint(1, 4), rng) for _ in range(rng.randint(0, 3)))
     sets = [shingles(text, 5) for text in texts]
-    truth = Groups(len(sets))
+    truth = Groups()
     true_pairs = []
     for left, right in itertools.combinations(range(len(sets)), 2):
         if jaccard(sets[left], sets[right]) >= threshold:
@@ -86,7 +87,7 @@ def test_the_longest_of_a_group_stays() -> None:
         Document("other", random_text(random.Random(4), 100), "en", "s"),
         Document("long", text + " and a little more of it", "en", "s"),
     ]
-    verdicts = list(NearDuplicates().judge_all(documents))
+    verdicts = list(verdicts_of(NearDuplicates(), documents))
     assert [verdict.keep for verdict in verdicts] == [False, True, True]
     assert "of long" in verdicts[0].detail
 
@@ -101,7 +102,7 @@ def test_planted_copies_are_found_and_clean_pages_stay() -> None:
         jaccard(shingles(copy.text, 5), shingles(pages[4 * (k // 2) + k % 2].text, 5)) for k, copy in enumerate(copies)
     ]
     near = {copy.id for copy, likeness in zip(copies, measured, strict=True) if likeness >= 0.8}
-    verdicts = dict(zip([d.id for d in pages + copies], NearDuplicates().judge_all(pages + copies), strict=True))
+    verdicts = dict(zip([d.id for d in pages + copies], verdicts_of(NearDuplicates(), pages + copies), strict=True))
     removed = [name for name, verdict in verdicts.items() if not verdict.keep]
     assert len(near) > 50
     assert len(removed) >= 0.95 * len(near)
@@ -110,7 +111,7 @@ def test_planted_copies_are_found_and_clean_pages_stay() -> None:
 
 def test_texts_without_words_are_no_duplicates_of_each_other() -> None:
     documents = [Document(str(k), "...", "en", "s") for k in range(3)]
-    assert all(verdict.keep for verdict in NearDuplicates().judge_all(documents))
+    assert all(verdict.keep for verdict in verdicts_of(NearDuplicates(), documents))
 
 
 def test_a_copy_in_another_frame_is_found_and_trusted_pages_may_be_more_alike() -> None:
@@ -120,7 +121,7 @@ def test_a_copy_in_another_frame_is_found_and_trusted_pages_may_be_more_alike() 
         right = changed(left, rng.randint(5, 8), rng)
     for sources, kept in ((("web", "web"), 1), (("web", "world"), 1), (("world", "world"), 2)):
         pages = [Document(str(k), text, "en", sources[k]) for k, text in enumerate((left, right))]
-        assert sum(verdict.keep for verdict in NearDuplicates(trusted=("world",)).judge_all(pages)) == kept
+        assert sum(verdict.keep for verdict in verdicts_of(NearDuplicates(trusted=("world",)), pages)) == kept
 
 
 def test_decomposed_letters_are_the_same_letters() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import random
 from dataclasses import replace
@@ -15,8 +14,9 @@ from corpus_texts import changed, clean, contact_pages, foreign, framed, menus
 from herd.corpus.documents import Document, Unreadable
 from herd.corpus.pipeline import build_steps, curate, read_kept
 from herd.corpus.settings import STEPS, CurateSettings
-from herd.corpus.step import CorpusStep, Step, Verdict, drop
+from herd.corpus.step import CorpusStep, ManyStep, Step, Verdict, drop
 from herd.errors import InputError, NoEffectError, SettingError
+from herd.files import read_jsonl
 from herd.progress import Silent
 
 
@@ -45,9 +45,8 @@ def planted() -> dict[str, list[Document]]:
     }
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as handle:
-        return [json.loads(line) for line in handle]
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted(folder.iterdir()) for row in read_jsonl(path)]
 
 
 def test_planted_pages_are_removed_and_clean_ones_kept(tmp_path: Path) -> None:
@@ -56,7 +55,7 @@ def test_planted_pages_are_removed_and_clean_ones_kept(tmp_path: Path) -> None:
     random.Random(1).shuffle(everything)
     report = curate(everything, CurateSettings(), tmp_path)
     kept = {document.id: document for document in read_kept(tmp_path)}
-    removed = {row["id"]: row for row in rows(tmp_path / "removed.jsonl.gz")}
+    removed = {row["id"]: row for row in rows(tmp_path / "removed")}
     assert set(kept) | set(removed) == {document.id for document in everything}
     assert not set(kept) & set(removed)
     for name in ("foreign", "contact", "menu"):
@@ -89,7 +88,7 @@ def test_the_report_adds_up(tmp_path: Path) -> None:
         assert step["documents_out"] == count
         assert all(len(examples) <= 10 for examples in step["examples"].values())
         assert set(step["examples"]) == set(step["removed"]) | set(step["edited"])
-    assert count == report["documents_out"] == len(rows(tmp_path / "kept.jsonl.gz"))
+    assert count == report["documents_out"] == len(rows(tmp_path / "kept"))
     for shares in (report["kept_by_source"], report["kept_by_lang"]):
         assert sum(share["documents"] for share in shares.values()) == count
     assert report["unreadable_count"] == 2
@@ -100,8 +99,12 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     documents = [document for group in planted().values() for document in group]
     for name in ("a", "b"):
         curate(documents, CurateSettings(), tmp_path / name)
-    for name in ("kept.jsonl.gz", "removed.jsonl.gz"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert everything_in(tmp_path / "a", "counts") == everything_in(tmp_path / "b", "counts")  # those hold fingerprints
+
+
+def everything_in(folder: Path, *but: str) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name not in but]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def test_a_step_that_changes_nothing_says_so(tmp_path: Path) -> None:
@@ -114,7 +117,7 @@ def test_a_step_that_changes_nothing_says_so(tmp_path: Path) -> None:
 def test_a_step_that_removes_everything_stops_the_run_and_keeps_the_reasons(tmp_path: Path) -> None:
     with pytest.raises(NoEffectError, match="'length' removed every document"):
         curate(clean(20), CurateSettings(min_words=10_000), tmp_path)
-    assert {row["reason"] for row in rows(tmp_path / "removed.jsonl.gz")} == {"too_short"}
+    assert {row["reason"] for row in rows(tmp_path / "removed")} == {"too_short"}
     assert "removed all 20" in json.loads((tmp_path / "report.json").read_text())["warnings"][-1]
 
 
@@ -128,9 +131,9 @@ def test_an_unknown_step_is_refused() -> None:
         build_steps(CurateSettings(steps=("dedup",)))
 
 
-def test_every_step_is_one_of_the_two_kinds() -> None:
+def test_every_step_is_one_of_the_three_kinds() -> None:
     for step in build_steps(CurateSettings()):
-        assert isinstance(step, Step) != isinstance(step, CorpusStep)
+        assert sum(isinstance(step, kind) for kind in (Step, ManyStep, CorpusStep)) == 1
 
 
 def test_repeated_ids_become_distinct(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 def test_language_of_real_text(lang: str, record_property: Any) -> None:
     texts = [row["text"] for path in sorted(folder("corpora").joinpath(lang).glob("*.gz")) for row in rows(path)]
     pages = [Document(str(k), text[:2000], "", "x") for k, text in enumerate(texts[::3]) if len(text) > 100]
-    verdicts = list(Language().judge_all(pages))
+    verdicts = list(Language().judge_many(pages))
     accuracy = sum(bool(v.edited and v.edited.lang == lang) for v in verdicts) / len(verdicts)
     record_property("accuracy", accuracy)
     print(f"{lang}: {accuracy:.4f} of {len(pages)}")
@@ -54,7 +54,7 @@ def test_declared_real_text_is_kept() -> None:
         for path in sorted((root / lang).glob("*.gz"))
         for row in list(rows(path))[::5]
     ]
-    kept = [verdict.keep for verdict in Language().judge_all(pages)]
+    kept = [verdict.keep for verdict in Language().judge_many(pages)]
     assert sum(kept) / len(kept) >= 0.995
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from corpus_steps import verdicts_of
 from corpus_texts import FOREIGN, SENTENCES, clean, contact_pages, fill, foreign, framed, menus, page
 
 from herd.corpus.documents import Document
@@ -30,7 +31,7 @@ def text_document(text: str, lang: str = "en", source: str = "web", **more: obje
 
 
 def judged(document: Document) -> Verdict:
-    return next(iter(Language().judge_all([document])))
+    return next(iter(Language().judge_many([document])))
 
 
 def test_identification_side_by_side_equals_the_package() -> None:
@@ -48,13 +49,13 @@ def test_identification_side_by_side_equals_the_package() -> None:
 
 
 def test_wrong_language_is_found_and_clean_pages_stay() -> None:
-    assert np.mean([verdict.keep for verdict in Language().judge_all(foreign(300))]) <= 0.05
-    assert np.mean([verdict.keep for verdict in Language().judge_all(clean(400))]) >= 0.98
+    assert np.mean([verdict.keep for verdict in Language().judge_many(foreign(300))]) <= 0.05
+    assert np.mean([verdict.keep for verdict in Language().judge_many(clean(400))]) >= 0.98
 
 
 def test_undeclared_pages_are_labelled() -> None:
     pages = clean(160)
-    labels = [verdict.edited for verdict in Language().judge_all([replace(document, lang="") for document in pages])]
+    labels = [verdict.edited for verdict in Language().judge_many([replace(document, lang="") for document in pages])]
     right = [label is not None and label.lang == document.lang for label, document in zip(labels, pages, strict=True)]
     assert np.mean(right) >= 0.98
 
@@ -62,7 +63,7 @@ def test_undeclared_pages_are_labelled() -> None:
 def test_single_declared_sentences_get_the_benefit_of_the_doubt() -> None:
     rng = random.Random(0)
     lines = [text_document(fill(template, rng), lang) for lang, group in SENTENCES.items() for template in group]
-    assert np.mean([verdict.keep for verdict in Language().judge_all(lines)]) >= 0.98
+    assert np.mean([verdict.keep for verdict in Language().judge_many(lines)]) >= 0.98
 
 
 def test_a_page_is_what_most_of_it_is() -> None:
@@ -180,7 +181,7 @@ def test_modes_of_personal_data() -> None:
 
 def test_the_frame_of_a_site_goes_and_the_text_stays() -> None:
     pages = framed(30) + clean(100)
-    verdicts = list(RepeatedLines().judge_all(pages))
+    verdicts = list(verdicts_of(RepeatedLines(), pages))
     texts = [(verdict.edited or document).text for verdict, document in zip(verdicts, pages, strict=True)]
     assert not any("Home | News" in text or "cookies" in text or "Menu:" in text for text in texts)
     for before, after in zip(pages, texts, strict=True):
@@ -189,7 +190,7 @@ def test_the_frame_of_a_site_goes_and_the_text_stays() -> None:
 
 def test_a_page_of_nothing_but_frame_is_dropped() -> None:
     empty = text_document("Home | News | About | Contact\n\nMenu: products and prices", id="empty")
-    verdicts = list(RepeatedLines().judge_all([*framed(10), empty]))
+    verdicts = list(verdicts_of(RepeatedLines(), [*framed(10), empty]))
     assert verdicts[-1].reason == "only_repeated_lines"
 
 
@@ -197,7 +198,7 @@ def test_six_documents_may_share_a_line_seven_not() -> None:
     line = "This very line stands everywhere"
     for count, kept in ((6, True), (7, False)):
         pages = [text_document(f"{line}\nown text number {chr(97 + k)} of it", id=str(k)) for k in range(count)]
-        texts = [(v.edited or d).text for v, d in zip(RepeatedLines().judge_all(pages), pages, strict=True)]
+        texts = [(v.edited or d).text for v, d in zip(verdicts_of(RepeatedLines(), pages), pages, strict=True)]
         assert all((line in text) is kept for text in texts)
 
 
@@ -207,7 +208,7 @@ def test_refrains_speech_code_and_trusted_sources_keep_their_lines() -> None:
     code = [text_document(f"```\n    return None\n```\nprose of page {chr(97 + k)}", id=f"c{k}") for k in range(20)]
     trusted = [text_document("Q: what is it", source="world", id=f"t{k}") for k in range(20)]
     pages = [refrain, *speech, *code, *trusted]
-    for verdict, document in zip(RepeatedLines(trusted=("world",)).judge_all(pages), pages, strict=True):
+    for verdict, document in zip(verdicts_of(RepeatedLines(trusted=("world",)), pages), pages, strict=True):
         assert verdict.keep
         assert verdict.edited is None, document
 
@@ -369,12 +370,12 @@ def test_repeated_parts_are_removed_before_a_document_is_given_up() -> None:
 def test_exact_duplicates_ignore_case_and_spacing_but_not_signs() -> None:
     texts = ["Some  Text", "some text", "3 + 4", "3 - 4", "some text "]
     pages = [text_document(text, id=str(k)) for k, text in enumerate(texts)]
-    assert [verdict.keep for verdict in ExactDuplicates().judge_all(pages)] == [True, False, True, True, False]
+    assert [verdict.keep for verdict in verdicts_of(ExactDuplicates(), pages)] == [True, False, True, True, False]
 
 
 def test_indentation_and_case_matter_in_code() -> None:
     pages = [text_document(text, "code", id=text) for text in ("if a:\n  b", "if a:\nb", "IF a:\n  b", "if a:  \n  b")]
-    assert [verdict.keep for verdict in ExactDuplicates().judge_all(pages)] == [True, True, True, False]
+    assert [verdict.keep for verdict in verdicts_of(ExactDuplicates(), pages)] == [True, True, True, False]
 
 
 def test_the_newest_version_of_a_url_stays() -> None:
@@ -390,7 +391,7 @@ def test_the_newest_version_of_a_url_stays() -> None:
         )
     ]
     pages.append(text_document("undated part of the same work", id="4", url="http://a.org/x"))
-    assert [verdict.keep for verdict in UrlDuplicates().judge_all(pages)] == [False, True, False, True, True]
+    assert [verdict.keep for verdict in verdicts_of(UrlDuplicates(), pages)] == [False, True, False, True, True]
 
 
 def test_same_page() -> None:

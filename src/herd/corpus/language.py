@@ -82,7 +82,7 @@ class Language:
     def __init__(self, confidence: float = 0.5, doubt: float = 0.2) -> None:
         self._confidence, self._doubt = confidence, doubt
 
-    def judge_all(self, documents: Sequence[Document]) -> Iterable[Verdict]:
+    def judge_many(self, documents: Sequence[Document]) -> Iterable[Verdict]:
         for first in range(0, len(documents), _TOGETHER):
             group = documents[first : first + _TOGETHER]
             texts = ["" if document.lang in (CODE, MULTIPLE) else document.text for document in group]

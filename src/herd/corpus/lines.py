@@ -1,19 +1,30 @@
 """Lines that too many documents share: menus, cookie notices, footers.
 
-Llama 3, section 3.1.1: lines seen more than 6 times in each bucket of 30 million documents are removed. Here the
-corpus of one language is the bucket. A line is counted once for each document, so that a refrain or a speaker's name
+Llama 3, section 3.1.1: lines seen more than 6 times in each bucket of 30 million documents are removed, here of one
+language. A line is counted once for each document, so that a refrain or a speaker's name
 inside one text is not taken for boilerplate.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from herd.corpus.records import CODE, Document
-from herd.corpus.step import KEEP, Verdict, drop, edit
+from herd.corpus.step import KEEP, Found, Noted, Verdict, drop, edit
+from herd.progress import Progress
+
+if TYPE_CHECKING:
+    from herd.corpus.engine.notes import Notes
+
+U64 = NDArray[np.uint64]
+_TOGETHER = 30_000_000  # documents of a bucket
 
 _DIGITS = re.compile(r"\d+")
 _BLANKS = re.compile(r"\n{3,}")
@@ -60,34 +71,42 @@ def in_code(parts: Sequence[str]) -> list[bool]:
 class RepeatedLines:
     """Remove lines that stand in more than `repeats` documents; drop a document that is left without a line.
 
-    Fenced code keeps its lines: `}` and `return None` are no boilerplate.
+    Fenced code keeps its lines: `}` and `return None` are no boilerplate. A line counts for its language, and for the
+    30 million documents, in the order of reading, that it stands among.
     """
 
-    name = "repeated_lines"
+    name, edits = "repeated_lines", True
 
     def __init__(self, repeats: int = 6, trusted: Sequence[str] = ()) -> None:
         self._repeats, self._trusted = repeats, frozenset(trusted)
 
-    def judge_all(self, documents: Sequence[Document]) -> Iterable[Verdict]:
-        buckets: dict[str, Counter[str]] = {}
-        for document in documents:
+    def notes(self, documents: Sequence[Document], first: int) -> Noted:
+        rows, keys = [np.empty(0, np.uint32)], [np.empty(0, np.uint64)]
+        for row, document in enumerate(documents, first):
             if self._reads(document):
-                keys = {line_key(line) for line in set(document.text.split("\n"))}
-                buckets.setdefault(document.lang, Counter()).update(keys)
-        frequent = {
-            lang: {key for key, count in bucket.items() if key and count > self._repeats}
-            for lang, bucket in buckets.items()
-        }
-        for document in documents:
-            yield self._judge(document, frequent[document.lang]) if self._reads(document) else KEEP
+                found = {line_key(line) for line in set(document.text.split("\n"))} - {""}
+                keys.append(np.fromiter((_hashed(document.lang, key) for key in found), np.uint64, len(found)))
+                rows.append(np.full(len(found), row, np.uint32))
+        return Noted(np.concatenate(rows), np.concatenate(keys), {}, {})
+
+    def decide(self, notes: Notes, progress: Progress) -> Found:
+        frequent = [np.empty(0, np.uint64)]
+        for table in notes.buckets():
+            keys, counts = np.unique(among(table["key"], table["number"]), return_counts=True)
+            frequent.append(keys[counts > self._repeats])
+        return replace(Found.none(), keys=np.unique(np.concatenate(frequent)))
+
+    def verdict(self, document: Document, of: str, value: Any, found: Found) -> Verdict:
+        """`value` is the document's number."""
+        return self._judge(document, lambda key: _is_in(document.lang, key, int(value), found.keys))
 
     def _reads(self, document: Document) -> bool:
         return document.lang != CODE and document.source not in self._trusted
 
-    def _judge(self, document: Document, frequent: set[str]) -> Verdict:
+    def _judge(self, document: Document, frequent: Callable[[str], bool]) -> Verdict:
         lines = document.text.split("\n")
         code = in_fences(lines)
-        left = [line for line, kept in zip(lines, code, strict=True) if kept or line_key(line) not in frequent]
+        left = [line for line, kept in zip(lines, code, strict=True) if kept or not frequent(line_key(line))]
         gone = len(lines) - len(left)
         if not gone:
             return KEEP
@@ -97,3 +116,21 @@ class RepeatedLines:
         if len(text) < _MIN_LEFT * len(document.text):
             return drop("mostly_repeated_lines", f"{gone} of {len(lines)} lines stand in other documents")
         return edit(replace(document, text=text), "lines_removed", f"{gone} of {len(lines)} lines")
+
+
+def among(keys: U64, numbers: NDArray[np.int64]) -> U64:
+    """Keys of lines, parted by the 30 million documents that they stand among."""
+    return keys ^ (numbers.astype(np.uint64) // np.uint64(_TOGETHER) * np.uint64(0x9E3779B97F4A7C15))
+
+
+def _hashed(lang: str, key: str) -> int:
+    digest = hashlib.blake2b(f"{lang}\0{key}".encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _is_in(lang: str, key: str, number: int, keys: U64) -> bool:
+    if not key:
+        return False
+    wanted = among(np.array([_hashed(lang, key)], np.uint64), np.array([number]))[0]
+    place = int(np.searchsorted(keys, wanted))
+    return place < len(keys) and bool(keys[place] == wanted)

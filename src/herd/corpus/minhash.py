@@ -4,21 +4,26 @@ A document is the set of its word shingles. Pairs that agree in one band of thei
 Jaccard similarity of a candidate pair is then counted exactly, so the threshold means what it says (the bands only
 cost recall, never precision). Documents linked by such pairs form a group, of which the longest stays.
 Broder 1997; the use in Llama 3 is section 3.1.1, its parameters were not published.
-Memory: 4 bytes for each distinct shingle and 4 x permutations for each document.
+On disk: 4 bytes for each distinct shingle and 12 for each band of a document.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from herd.corpus.records import Document
-from herd.corpus.step import KEEP, Verdict, drop
-from herd.corpus.words import ngram_hashes, units
-from herd.progress import Progress, Silent
+from herd.corpus.step import Found, Noted, Verdict, drop
+from herd.corpus.words import mixed, ngram_hashes, units
+from herd.progress import Progress
+
+if TYPE_CHECKING:
+    from herd.corpus.engine.notes import Notes
 
 U32 = NDArray[np.uint32]
 
@@ -83,98 +88,144 @@ def jaccard(left: U32, right: U32) -> float:
 
 
 class Groups:
-    """Connected components (union-find with path halving); a group's root is its smallest member."""
+    """Connected components (union-find with path halving); a group's root is its smallest member.
 
-    def __init__(self, size: int) -> None:
-        self._parents = list(range(size))
+    Holds those documents only that were joined: about 100 bytes for each.
+    """
+
+    def __init__(self) -> None:
+        self._parents: dict[int, int] = {}
 
     def root(self, index: int) -> int:
         parents = self._parents
-        while parents[index] != index:
-            parents[index] = parents[parents[index]]
-            index = parents[index]
+        while (parent := parents.get(index, index)) != index:
+            above = parents.get(parent, parent)
+            parents[index] = above
+            index = above
         return index
 
     def join(self, left: int, right: int) -> None:
         low, high = sorted((self.root(left), self.root(right)))
+        self._parents.setdefault(low, low)
         self._parents[high] = low
+
+    def members(self) -> Collection[int]:
+        """Every document that was joined to another."""
+        return self._parents.keys()
 
 
 class NearDuplicates:
-    """Of each group of near-duplicates the longest document stays, the first of equally long ones."""
+    """Of each group of near-duplicates the longest document stays, the first of equally long ones.
 
-    name = "near_duplicates"
+    A note is a band of a signature; beside the notes lie the shingles, which candidates are compared by.
+    """
+
+    name, edits = "near_duplicates", False
 
     def __init__(
         self,
         threshold: float = 0.70,
         shingle: int = 5,
         permutations: int = 112,
-        progress: Progress | None = None,
         *,
         trusted: Sequence[str] = (),
         trusted_threshold: float = 0.75,
     ) -> None:
         self._threshold, self._shingle, self._permutations = threshold, shingle, permutations
         self._trusted, self._trusted_threshold = frozenset(trusted), trusted_threshold
-        self._progress = progress or Silent()
 
-    def judge_all(self, documents: Sequence[Document]) -> Iterable[Verdict]:
-        sets = []
-        for index, document in enumerate(documents):
-            sets.append(shingles(document.text, self._shingle))
-            if index % 1000 == 0:
-                self._progress.update(index, len(documents), "shingled documents")
-        trusted = [document.source in self._trusted for document in documents]
-        groups = duplicate_groups(sets, self._threshold, self._permutations, trusted, self._trusted_threshold)
-        kept = keepers(groups, documents)
-        for index, keeper in enumerate(kept):
-            if keeper == index:
-                yield KEEP
-            else:
-                likeness = jaccard(sets[index], sets[keeper])
-                yield drop("near_duplicate", f"{likeness:.2f} of {documents[keeper].id}")
+    def notes(self, documents: Sequence[Document], first: int) -> Noted:
+        sets = [shingles(document.text, self._shingle) for document in documents]
+        rows = np.arange(first, first + len(documents), dtype=np.uint32)
+        filled = np.array([len(values) > 0 for values in sets], np.bool_)
+        keys = band_keys(signatures(sets, self._permutations)[filled], *bands_for(self._threshold, self._permutations))
+        facts = {
+            "row": rows,
+            "size": np.array([len(values) for values in sets], np.int64),
+            "length": np.array([len(document.text) for document in documents], np.int64),
+            "trusted": np.array([document.source in self._trusted for document in documents], np.bool_),
+        }
+        return Noted(np.repeat(rows[filled], keys.shape[1]), keys.ravel(), {}, facts, sets)
+
+    def decide(self, notes: Notes, progress: Progress) -> Found:
+        groups = Groups()
+        for done, table in enumerate(notes.buckets()):
+            members = table["number"]
+            runs = (members[low:high].tolist() for low, high in equal_runs(table["key"]))
+            self._join(groups, runs, notes)
+            progress.update(done, done + 1, "buckets of bands", {"in groups": len(groups.members())})
+        found = keepers(groups, lambda number: int(notes.fact(number, "length")))
+        dropped = sorted(number for number, keeper in found.items() if keeper != number)
+        of = [found[number] for number in dropped]
+        likeness = [jaccard(notes.set(left), notes.set(right)) for left, right in zip(dropped, of, strict=True)]
+        return replace(
+            Found.none(),
+            dropped=np.array(dropped, np.int64),
+            of=np.array(of, np.int64),
+            value=np.array(likeness, np.float32),
+        )
+
+    def verdict(self, document: Document, of: str, value: Any, found: Found) -> Verdict:
+        return drop("near_duplicate", f"{value:.2f} of {of}")
+
+    def _join(self, groups: Groups, runs: Iterable[list[int]], notes: Notes) -> None:
+        def near(left: int, right: int) -> bool:
+            both = bool(notes.fact(left, "trusted")) and bool(notes.fact(right, "trusted"))
+            least = max(self._threshold, self._trusted_threshold) if both else self._threshold
+            return _reaches(notes.set(left), notes.set(right), least)
+
+        join(groups, runs, near)
 
 
-def duplicate_groups(
-    sets: Sequence[U32],
-    threshold: float,
-    permutations: int,
-    trusted: Sequence[bool] = (),
-    trusted_threshold: float = 1.0,
-) -> Groups:
-    """Join every candidate pair whose exact similarity reaches the threshold; two trusted ones have their own."""
-    groups = Groups(len(sets))
-    if not sets:
-        return groups
-    bands, rows = bands_for(threshold, permutations)
-    marks = signatures(sets, permutations)
-    sizes = np.array([len(values) for values in sets])
+def band_keys(marks: U32, bands: int, rows: int) -> NDArray[np.uint64]:
+    """The hash of each band of each signature, uint64 [documents, bands]; bands do not share hashes."""
+    keys = np.empty((len(marks), bands), np.uint64)
     for band in range(bands):
-        for bucket in _buckets(marks[:, band * rows : (band + 1) * rows], sizes):
-            for left, right in _pairs(bucket):
-                if groups.root(left) == groups.root(right):
-                    continue
-                both = bool(trusted) and trusted[left] and trusted[right]
-                least = max(threshold, trusted_threshold) if both else threshold
-                small, large = sorted((sizes[left], sizes[right]))
-                if small >= least * large and jaccard(sets[left], sets[right]) >= least:
-                    groups.join(left, right)
+        keys[:, band] = _row_hashes(marks[:, band * rows : (band + 1) * rows], band)
+    return keys
+
+
+def _row_hashes(values: U32, seed: int) -> NDArray[np.uint64]:
+    """One hash a row."""
+    combined = np.full(len(values), 0x9E3779B97F4A7C15 * (seed + 1) % 2**64, np.uint64)
+    for column in values.T:
+        combined = mixed(combined ^ column.astype(np.uint64))
+    return combined
+
+
+def equal_runs(key: NDArray[Any]) -> Iterator[tuple[int, int]]:
+    """[first, last) of every run of at least two equal values in a sorted array."""
+    starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1]))) if len(key) else np.empty(0, np.int64)
+    ends = np.append(starts[1:], len(key))
+    many = ends - starts > 1
+    yield from zip(starts[many].tolist(), ends[many].tolist(), strict=True)
+
+
+def join(groups: Groups, runs: Iterable[list[int]], near: Callable[[int, int], bool]) -> None:
+    """Join the pairs of each run of candidates that are near; pairs already in one group are not looked at."""
+    for run in runs:
+        for left, right in _pairs(run):
+            if groups.root(left) != groups.root(right) and near(left, right):
+                groups.join(left, right)
+
+
+def duplicate_groups(sets: Sequence[U32], threshold: float, permutations: int) -> Groups:
+    """Join every candidate pair of sets in memory whose exact similarity reaches the threshold."""
+    groups = Groups()
+    numbers = np.flatnonzero([len(values) > 0 for values in sets])
+    if len(numbers):
+        marks = signatures([sets[number] for number in numbers], permutations)
+        keys = band_keys(marks, *bands_for(threshold, permutations))
+        order = np.argsort(keys.ravel(), kind="stable")
+        members = np.repeat(numbers, keys.shape[1])[order]
+        runs = (members[low:high].tolist() for low, high in equal_runs(keys.ravel()[order]))
+        join(groups, runs, lambda left, right: _reaches(sets[left], sets[right], threshold))
     return groups
 
 
-def _buckets(band: U32, sizes: NDArray[np.int64]) -> Iterator[list[int]]:
-    """Documents that agree in one band, at least two each; documents without shingles are left out."""
-    filled = np.flatnonzero(sizes)
-    rows = np.ascontiguousarray(band[filled])
-    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    shared = filled[counts[inverse] > 1]
-    labels = inverse[counts[inverse] > 1]
-    order = np.argsort(labels, kind="stable")
-    for part in np.split(shared[order], np.flatnonzero(np.diff(labels[order])) + 1):
-        if len(part):
-            yield part.tolist()
+def _reaches(left: U32, right: U32, least: float) -> bool:
+    small, large = sorted((len(left), len(right)))
+    return small >= least * large and jaccard(left, right) >= least
 
 
 def _pairs(bucket: list[int]) -> Iterator[tuple[int, int]]:
@@ -186,11 +237,10 @@ def _pairs(bucket: list[int]) -> Iterator[tuple[int, int]]:
             yield left, right
 
 
-def keepers(groups: Groups, documents: Sequence[Document]) -> list[int]:
-    """For each document the index of the one that stays in its group."""
-    best: dict[int, int] = {}
-    roots = [groups.root(index) for index in range(len(documents))]
-    for index, root in enumerate(roots):
-        if root not in best or len(documents[index].text) > len(documents[best[root]].text):
-            best[root] = index
-    return [best[root] for root in roots]
+def keepers(groups: Groups, length: Callable[[int], int]) -> dict[int, int]:
+    """For each document that is in a group the one of it that stays."""
+    best: dict[int, tuple[int, int]] = {}
+    roots = {number: groups.root(number) for number in sorted(groups.members())}
+    for number, root in roots.items():
+        best[root] = max(best.get(root, (-1, 0)), (length(number), -number))
+    return {number: -best[root][1] for number, root in roots.items()}

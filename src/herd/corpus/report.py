@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from herd.corpus.records import Document, Unreadable
-from herd.corpus.step import Verdict
-from herd.corpus.words import count_words
-
-_EXAMPLE = 300  # characters
+from typing import Any
 
 
 @dataclass
 class StepCount:
-    """One step: documents and characters in and out, removals and edits by reason, seconds, examples by reason."""
+    """One step: documents and characters in and out, by language too, removals and edits by reason with examples."""
 
     name: str
     documents_in: int = 0
@@ -24,23 +18,26 @@ class StepCount:
     characters_out: int = 0
     removed: dict[str, int] = field(default_factory=dict)
     edited: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
+    documents_by_lang: dict[str, int] = field(default_factory=dict)  # that came in; "" before a language is known
     examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
-    def add(self, document: Document, verdict: Verdict, examples: int) -> None:
-        self.documents_in += 1
-        self.characters_in += len(document.text)
-        if verdict.keep:
-            self.documents_out += 1
-            self.characters_out += len((verdict.edited or document).text)
-            if verdict.edited is None:
-                return
-        counts = self.edited if verdict.keep else self.removed
-        counts[verdict.reason] = counts.get(verdict.reason, 0) + 1
-        shown = self.examples.setdefault(verdict.reason, [])
-        if len(shown) < examples:
-            text = document.text[:_EXAMPLE]
-            shown.append({"id": document.id, "source": document.source, "detail": verdict.detail, "text": text})
+    def add(self, row: Mapping[str, Any], examples: int) -> None:
+        """Add a unit's counts; of its examples as many as there is room for."""
+        came = sum(row["by_lang"].values())
+        self.documents_in += came
+        self.documents_out += came - sum(row["removed"].values())
+        self.characters_in += row["characters_in"]
+        self.characters_out += row["characters_out"]
+        for mine, theirs in (
+            (self.removed, row["removed"]),
+            (self.edited, row["edited"]),
+            (self.documents_by_lang, row["by_lang"]),
+        ):
+            for key, count in theirs.items():
+                mine[key] = mine.get(key, 0) + count
+        for reason, shown in row["examples"].items():
+            here = self.examples.setdefault(reason, [])
+            here += shown[: examples - len(here)]
 
 
 @dataclass
@@ -49,6 +46,11 @@ class Share:
     characters: int = 0
     words: int = 0
 
+    def add(self, documents: int, characters: int, words: int) -> None:
+        self.documents += documents
+        self.characters += characters
+        self.words += words
+
 
 @dataclass
 class CurationReport:
@@ -56,7 +58,6 @@ class CurationReport:
 
     documents_in: int
     documents_out: int = 0
-    seconds: float = 0.0
     steps: list[StepCount] = field(default_factory=list)
     kept_by_source: dict[str, Share] = field(default_factory=dict)
     kept_by_lang: dict[str, Share] = field(default_factory=dict)
@@ -64,17 +65,3 @@ class CurationReport:
     unreadable_by_reason: dict[str, int] = field(default_factory=dict)
     unreadable: list[dict[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-
-    def count_unreadable(self, items: Iterable[Unreadable]) -> None:
-        self.unreadable_by_reason = dict(Counter(item.reason for item in items).most_common())
-
-    def finish(self, kept: Sequence[Document]) -> None:
-        self.documents_out = len(kept)
-        self.seconds = round(self.seconds + sum(step.seconds for step in self.steps), 3)
-        for document in kept:
-            words = count_words(document.text)
-            for shares, key in ((self.kept_by_source, document.source), (self.kept_by_lang, document.lang)):
-                share = shares.setdefault(key, Share())
-                share.documents += 1
-                share.characters += len(document.text)
-                share.words += words

@@ -80,7 +80,7 @@ def _powers() -> U64:
     return np.cumprod(powers)
 
 
-def _mixed(values: U64) -> U64:
+def mixed(values: U64) -> U64:
     """The finaliser of splitmix64: every bit of the input reaches every bit of the output."""
     values = (values ^ (values >> np.uint64(30))) * _MIX_1
     values = (values ^ (values >> np.uint64(27))) * _MIX_2
@@ -129,7 +129,7 @@ def units(text: str, *, whole_tokens: bool = False) -> Units:
     lengths = np.diff(firsts, append=len(codes))
     places = np.minimum(np.arange(len(codes)) - np.repeat(firsts, lengths), _LONGEST - 1)
     terms = (codes.astype(np.uint64) + np.uint64(1)) * _powers()[places]
-    return Units(_mixed(np.add.reduceat(terms, firsts)), lengths, kinds[firsts])
+    return Units(mixed(np.add.reduceat(terms, firsts)), lengths, kinds[firsts])
 
 
 def count_words(text: str) -> int:
@@ -152,7 +152,7 @@ def ngram_hashes(hashes: U64, n: int) -> U64:
     for place in range(1, n):
         combined *= base
         combined += hashes[place : place + count]
-    return _mixed(combined)
+    return mixed(combined)
 
 
 def growing_ngrams(hashes: U64, longest: int) -> Iterator[tuple[int, U64]]:
@@ -163,7 +163,7 @@ def growing_ngrams(hashes: U64, longest: int) -> Iterator[tuple[int, U64]]:
             combined = combined[:-1]
             combined *= np.uint64(_BASE)
             combined += hashes[n - 1 :]
-        yield n, _mixed(combined)
+        yield n, mixed(combined)
 
 
 def readable_fraction(text: str) -> float:

@@ -1,4 +1,4 @@
-"""Stage `corpus`: curation. Artifacts: kept.jsonl.gz, removed.jsonl.gz, report.json, planted.json.
+"""Stage `corpus`: curation. Artifacts: kept/, removed/, unreadable/, counts/, report.json, planted.json.
 
 planted.json says how many of the pages that the world planted were caught: removed, or, for personal data, with
 none of it left.
@@ -7,12 +7,11 @@ none of it left.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from herd.corpus.documents import Document
-from herd.corpus.pipeline import curate
-from herd.files import read_jsonl, write_json
+from herd.corpus.pipeline import curate, read_kept
+from herd.files import write_json
 from herd.paddock.noise import KINDS, Planted
 from herd.road.documents import read_all
 from herd.road.world import read_truth
@@ -28,10 +27,6 @@ def run(ctx: Context) -> Mapping[str, Any]:
         metrics["recall"] = {kind: row["recall"] for kind, row in found["kinds"].items()}
         metrics["clean_kept"] = found["clean_kept"]
     return metrics
-
-
-def read_kept(folder: Path) -> Iterator[Document]:
-    yield from (Document.from_row(row) for row in read_jsonl(folder / "kept.jsonl.gz"))
 
 
 def measure(truth: Mapping[str, Planted], kept: list[Document], all_pages: Iterator[Document]) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from herd.corpus.documents import Document
+from herd.corpus.pipeline import read_kept
 from herd.corpus.tokenize import tokenize
 from herd.files import write_json
 from herd.recipe import MixSettings
-from herd.road.corpus import read_kept
 from herd.road.shards import pieces
 from herd.stages import Context
 from herd.text import Tokenizer

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from herd.road.corpus import read_kept
+from herd.corpus.pipeline import read_kept
 from herd.road.mixing import shares
 from herd.road.settings import Vocabulary
 from herd.road.world import read_tasks
