@@ -61,6 +61,19 @@ class _Old:
         return 0
 
 
+def test_a_library_of_another_version_is_told_with_what_mends_it(monkeypatch):
+    import _ctypes  # a library that has none of ours: what a pull leaves beside newer code
+
+    monkeypatch.setattr(library, "library_path", lambda: Path(_ctypes.__file__))
+    library.kernels.cache_clear()
+    with pytest.raises(SettingError, match="of another version") as error:
+        library.kernels()
+    assert "make setup" in error.value.mend
+    monkeypatch.setenv("HERD_KERNELS", "torch")
+    assert library.kernels() is None
+    library.kernels.cache_clear()
+
+
 def test_status_names_the_level_and_the_threads(monkeypatch, compiled):
     monkeypatch.setenv(library.VARIABLE, "portable")
     assert "without special instructions" in status()

@@ -100,8 +100,23 @@ def built() -> str:
 _INSTALL = "install a C compiler (gcc or clang), then install herd again: pip install --force-reinstall --no-deps"
 
 
+_REBUILD = f"build them anew (make setup, or pip install herd again); {VARIABLE}=torch does without them"
+
+
 def _load(path: Path) -> ctypes.CDLL:
+    """SettingError for a library that was compiled from other sources than this file belongs to: after a pull, say."""
     library = ctypes.CDLL(str(path))
+    try:
+        _declare(library)
+    except AttributeError as error:
+        raise SettingError(
+            "the compiled kernels are of another version than herd's code", where=path.name, mend=_REBUILD
+        ) from error
+    return library
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    """Argument types of all that is called; AttributeError for what is not there."""
     library.herd_best_level.restype = ctypes.c_int
     library.herd_bind_threads.argtypes = [ctypes.c_void_p]
     library.herd_bind_threads.restype = None
@@ -128,7 +143,6 @@ def _load(path: Path) -> ctypes.CDLL:
     library.herd_train_update.argtypes = [number, number, pointer]  # level, threads, it
     library.herd_run_program.restype = ctypes.c_int
     library.herd_run_program.argtypes = [number, number, size, pointer, pointer]  # level, threads, count, them, step
-    return library
 
 
 def _bind_threads(library: ctypes.CDLL) -> bool:
