@@ -1,5 +1,8 @@
 """Training through the compiled kernels against training through the plain modules."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -116,4 +119,23 @@ def test_a_step_in_one_pass_is_that_of_torch(dtype, monkeypatch):
     plain_norms, plain = stepped(dtype, alone=True)
     assert norms == pytest.approx(plain_norms, rel=1e-4 if dtype == "float32" else 2e-2)
     for one, other in zip(weights, plain, strict=True):
-        assert (one - other).double().norm() <= 1e-3 * other.double().norm()
+        slack = 4e-3 if one.dtype == torch.bfloat16 else 1e-3  # half a step of bfloat16 is 2e-3
+        assert (one.double() - other.double()).norm() <= slack * other.double().norm()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="large pages and glibc's heap are Linux's")
+def test_freed_memory_comes_back_without_faults():
+    told = """
+import resource
+from herd.train.kernels import keep_freed_memory
+import torch
+keep_freed_memory()
+for turn in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    held = [torch.ones(size) for size in (1 << 20, 1 << 22, 1 << 24, 1 << 20)]
+    del held
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    ran = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=120)
+    _, again = (int(line) for line in ran.stdout.split())
+    assert again < 500  # of 22,528 pages of 4 KiB

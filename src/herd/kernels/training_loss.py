@@ -17,8 +17,9 @@ from torch.autograd.function import once_differentiable
 from herd.kernels import training_products
 from herd.kernels.training import LOSS, run
 
-BYTES = 1 << 22  # of logits that are alive at a time, so that they stay in a cache;
-ROWS = 512  # but at least so many rows
+BYTES = 1 << 22  # of logits that are alive at a time, so that they stay in a cache; but
+ROWS = 1024  # of them at least, and of very large vocabularies
+MOST_BYTES = 1 << 27  # at most
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -27,7 +28,7 @@ class _CrossEntropy(torch.autograd.Function):
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         n_rows, vocabulary = len(hidden_ND), len(weight_VD)
         grad_hidden = torch.empty_like(hidden_ND) if wants_hidden else None
-        chunk = max(ROWS, BYTES // (vocabulary * hidden_ND.element_size()))
+        chunk = _rows_at_once(vocabulary * hidden_ND.element_size())
         grad_weight = _no_gradient(weight_VD, n_rows <= chunk) if wants_weight else None
         losses_N3 = torch.empty(n_rows, 3)
         logits_CV = hidden_ND.new_empty(min(chunk, n_rows), vocabulary)
@@ -61,6 +62,10 @@ class _CrossEntropy(torch.autograd.Function):
         if grad_weight is not None:
             grad_weight = (grad_weight * grad if grad != 1 else grad_weight).to(ctx.dtype)
         return grad_hidden, grad_weight, None, None
+
+
+def _rows_at_once(row_bytes: int) -> int:
+    return max(64, BYTES // row_bytes, min(ROWS, MOST_BYTES // row_bytes))
 
 
 def _no_gradient(weight_VD: Tensor, whole: bool) -> Tensor:
