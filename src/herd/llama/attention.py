@@ -83,7 +83,7 @@ def attend(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, layout: Layout) -> Te
         return blocked_attention(q_BTHK, k_BSGK, v_BSGK, layout.spans)
     if layout.slots and layout.mask is not None and q_BTHK.shape[1] == 1:
         return attend_one(q_BTHK, k_BSGK, v_BSGK, layout.mask)
-    if layout.mask is not None and q_BTHK.device.type != "cpu":
+    if layout.mask is not None and q_BTHK.device.type != "cpu" and q_BTHK.shape[2] != k_BSGK.shape[2]:
         k_BSGK, v_BSGK = for_all_heads(torch.stack([k_BSGK, v_BSGK], 2), q_BTHK.shape[2]).unbind(2)
     mixed_BHTK = F.scaled_dot_product_attention(
         q_BTHK.transpose(1, 2),
@@ -99,8 +99,7 @@ def attend(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, layout: Layout) -> Te
 def for_all_heads(both_BS2GK: Tensor, heads: int) -> Tensor:
     """Keys and values repeated for the query heads that share them: of torch's GPU kernels that keep no scores none
     takes both a mask and fewer key heads than query heads."""
-    shared = heads // both_BS2GK.shape[3]
-    return both_BS2GK if shared == 1 else remade(torch.repeat_interleave, both_BS2GK, shared, 3)
+    return remade(torch.repeat_interleave, both_BS2GK, heads // both_BS2GK.shape[3], 3)
 
 
 def attend_one(q_B1HK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, mask_B11S: Tensor) -> Tensor:

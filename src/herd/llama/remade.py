@@ -22,13 +22,23 @@ from torch import Tensor
 
 
 def remade(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
-    """function(*inputs), kept as its inputs within `making_again`. What is compiled keeps what its compiler decides."""
+    """function(*inputs), kept as its inputs within `making_again`."""
     return noted(function(*inputs), function, *inputs)
 
 
 def noted(value: Tensor, function: Callable[..., Tensor], *inputs: Any, always: bool = False) -> Tensor:
     """`value`, which without gradients is function(*inputs). `always`: also within `making_again(False)`."""
-    keeper = None if torch.compiler.is_compiling() else _KEEPER.get()
+    return _noted(value, function, inputs, always) if _open else value
+
+
+def is_making_again() -> bool:
+    """Whether anybody is, in any thread; torch.compile compiles anew when that changes."""
+    return _open > 0
+
+
+@torch._dynamo.disable  # type: ignore[untyped-decorator]  # a graph ends here: a result is told by being the same tensor
+def _noted(value: Tensor, function: Callable[..., Tensor], inputs: tuple[Any, ...], always: bool) -> Tensor:
+    keeper = _KEEPER.get()
     if keeper is not None and (keeper.everything or always):
         keeper.note(value, function, inputs)
     return value
@@ -37,25 +47,33 @@ def noted(value: Tensor, function: Callable[..., Tensor], *inputs: Any, always: 
 @contextmanager
 def making_again(everything: bool = True) -> Iterator[None]:
     """Within one that is open already only more is made again, not less."""
-    if not torch.is_grad_enabled():
-        yield
-        return
+    global _open
     keeper = _KEEPER.get()
-    if keeper is not None:
-        before, keeper.everything = keeper.everything, keeper.everything or everything
-        try:
+    if keeper is not None or not torch.is_grad_enabled():
+        with _more(keeper, everything):
             yield
-        finally:
-            keeper.everything = before
         return
     keeper = _Keeper(everything)
-    token = _KEEPER.set(keeper)
+    token, _open = _KEEPER.set(keeper), _open + 1
     try:
         with torch.autograd.graph.saved_tensors_hooks(keeper.pack, keeper.unpack):
             yield
     finally:
+        _open -= 1
         _KEEPER.reset(token)
         keeper.end()
+
+
+@contextmanager
+def _more(keeper: _Keeper | None, everything: bool) -> Iterator[None]:
+    if keeper is None:
+        yield
+        return
+    before, keeper.everything = keeper.everything, keeper.everything or everything
+    try:
+        yield
+    finally:
+        keeper.everything = before
 
 
 @dataclass(eq=False)
@@ -154,3 +172,4 @@ def _shares(tensor: Tensor, value: Tensor | None) -> bool:
 
 OBSERVER: ContextVar[Callable[[Tensor], object] | None] = ContextVar("observer", default=None)  # of what is kept
 _KEEPER: ContextVar[_Keeper | None] = ContextVar("keeper", default=None)
+_open = 0  # keepers, of all threads

@@ -19,7 +19,7 @@ from herd.errors import SettingError
 from herd.llama.attention import Layout
 from herd.llama.block import Block, FeedForward
 from herd.llama.model import Llama
-from herd.llama.remade import making_again
+from herd.llama.remade import is_making_again, making_again
 from herd.train.settings import Recompute
 
 
@@ -37,8 +37,8 @@ class SparingBlock(_SameParts):
     """It keeps what its products gave, not what was made of that for the next ones (llama/remade.py)."""
 
     def forward(self, x_BTD: Tensor, layout: Layout) -> Tensor:
-        if torch.compiler.is_compiling():  # the compiler decides so by itself
-            return super().forward(x_BTD, layout)
+        if torch.compiler.is_compiling() and not is_making_again():
+            return super().forward(x_BTD, layout)  # in one graph, of which the compiler keeps as little
         with making_again():
             return super().forward(x_BTD, layout)
 
@@ -66,6 +66,14 @@ class RecomputedFeedForward(FeedForward):
             return super().forward(x_BTD)
         out_BTD: Tensor = checkpoint(super().forward, x_BTD, use_reentrant=False)
         return out_BTD
+
+
+def let_compilers_make_again() -> None:
+    """Let torch.compile make again what products need: left alone it keeps that (torch 2.13; a switch without a name
+    that torch promises to keep)."""
+    import torch._functorch.config as functorch
+
+    functorch.ban_recompute_materialized_backward = False
 
 
 def recompute(model: Llama, what: Recompute, every: int = 1) -> None:

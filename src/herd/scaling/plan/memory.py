@@ -1,28 +1,28 @@
 """Bytes on one GPU by what they hold, of the rank that holds most: `memory(job, way)` -> Memory.
 
-Counted by formulas, from the shapes; a test compares them with the network built on meta devices and with what
-autograd keeps. Numbers a token and layer that backward needs (D, F, K as in layer.py), cut by tensor ranks:
+What a rank has is counted by formulas, from the shapes; how much of it is there at a time by the account that the
+trainer's own estimate goes by (train/parallel/account.py). Tests compare both for the published layouts, and the
+formulas with what autograd keeps. Numbers a token and layer that backward needs (D, F, K as in layer.py), cut by tensor
+ranks:
 
     x, q, keys and values, what attention found, x after it, gate, up           4 D + 2 K + 2 F
-    and where the layer is not compiled, both norms' results and SwiGLU's       2 D + F
+    and where nothing is made again, both norms' results, SwiGLU's, and of
+    context ranks all keys and values: on GPUs for every query head             2 D + F + 2 CP D
 
-The norms' results are gathered again in backward where tensor ranks cut tokens, so that none keeps them whole. Context
-ranks keep the keys and values of whole rows.
+Tensor ranks keep the norms' results as parts, and gather them again in backward.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import lru_cache
 
 from herd.devices import GIB
 from herd.scaling.plan.job import Job, Way
-from herd.scaling.plan.layer import Costs
-from herd.train.parallel.schedule import Schedule
+from herd.scaling.plan.layer import GPU_CHUNK, Costs
+from herd.train.parallel.account import Holding, held, loss_bytes, peak
 
 # CUDA's context, cuBLAS's workspaces, NCCL's channels for four axes, and what the allocator cannot use: herd's choice.
 RESERVE = 4 * GIB
-_CHUNK = 1024  # rows of logits that are alive at one time (llama/loss.py, GPU_CHUNK)
 
 
 @dataclass(frozen=True)
@@ -53,38 +53,45 @@ def of_rank(job: Job, way: Way, rank: int) -> Memory:
     matrices = (config.layer_parameters() - 2 * config.dim) / plan.tp + 2 * config.dim
     layers = plan.stage_layers(config.n_layers)
     schedule = way.schedule(job)
-    held = sum(layers[stage] for stage in schedule.stages_of(rank))
-    ends = config.embedding_parameters() / plan.tp
+    own = sum(layers[stage] for stage in schedule.stages_of(rank))
     first, last = rank == 0, rank == plan.pp - 1
     tied = config.tie_embeddings and plan.pp == 1
-    numbers = held * matrices + ends * (first + last - tied) + config.dim * last
-    whole = 0.0 if plan.shard == "reshard" else numbers
-    copies = 0.0 if wide == 4 else wide * whole
-    shard = numbers / plan.shards
+    ends = config.embedding_parameters() / plan.tp * (first + last - tied) + config.dim * last
+    numbers = own * matrices + ends
+    found = held(plan, Holding(numbers, numbers / plan.shards, matrices + ends), wide)
+    alive = peak(schedule, layers, rank) * kept_bytes(costs) + last * loss_bytes(config, plan.tp, costs.n, wide)
     passing = 0.0 if plan.shards == 1 else 2 * matrices * (wide + 4)  # two layers gathered, two reduced
-    alive = peak_layers(schedule, layers, rank) * kept_numbers(costs) * costs.n * wide
-    logits = 3 * 4 * min(_CHUNK, costs.n) * config.vocab_size / plan.tp if last else 0.0
+    logits = 3 * 4 * min(GPU_CHUNK, costs.n) * config.vocab_size / plan.tp if last else 0.0
     return Memory(
-        parameters=4 * shard + copies,
-        gradients=4 * (shard if plan.shards > 1 else 0.0) + 4 * whole,
-        optimiser=8 * shard,
+        parameters=found.parameters,
+        gradients=found.gradients,
+        optimiser=found.optimiser,
         activations=alive,
         workspace=_all_numbers(costs) * costs.n * wide + logits + passing,
         reserve=0.0 if job.gpu.measured else RESERVE,
     )
 
 
+def kept_bytes(costs: Costs) -> float:
+    """What a layer keeps of a micro-batch for its backward, on the mean over layers."""
+    config, plan = costs.job.config, costs.way.plan
+    norms = 4 * 2 / plan.tp  # a float32 number of each
+    attention = 4 * config.n_heads / plan.tp if not costs.job.gpu.measured else 0.0  # and of each query and head
+    small = 0.0 if plan.recompute == "layer" else norms + attention
+    return costs.n * (costs.wide * kept_numbers(costs) + small)
+
+
 def kept_numbers(costs: Costs) -> float:
-    """Numbers a token that a layer keeps for its backward, on the mean over layers."""
+    """Numbers a token, of the width that is computed with, that a layer keeps, on the mean over layers."""
     plan, config = costs.way.plan, costs.job.config
-    d, f, k = config.dim / plan.tp, config.ffn_dim / plan.tp, costs.kv * plan.cp
-    attention, feed_forward = 3 * d + 2 * k, d + 2 * f
-    if not plan.compile:
-        attention, feed_forward = attention + d, feed_forward + d + f
-    everything = attention + feed_forward
+    d, f, k = config.dim / plan.tp, config.ffn_dim / plan.tp, costs.kv
+    repeated = plan.cp > 1 and not costs.job.gpu.measured  # of torch's kernels none shares keys where it has a mask
+    keys = 2 * plan.cp * (d if repeated else k)
+    everything = 6 * d + keys + 3 * f + d * repeated  # attention's results of both chunks, and joined
+    sparing = 4 * d + 2 * k + 2 * f
     if costs.job.software.selective:
         return (everything + d) / 2
-    less = {"nothing": everything, "mlp": attention + 2 * d, "layer": d}[plan.recompute]
+    less = {"nothing": everything, "elementwise": sparing, "mlp": sparing - 2 * f, "layer": d}[plan.recompute]
     return everything + (less - everything) / plan.recompute_every
 
 
@@ -93,13 +100,3 @@ def _all_numbers(costs: Costs) -> float:
     plan, config = costs.way.plan, costs.job.config
     cut = 6 * config.dim + 3 * config.ffn_dim
     return 2 * cut / plan.tp + 2 * costs.kv * plan.cp + (config.dim if plan.tp > 1 else 0)
-
-
-@lru_cache(maxsize=4096)
-def peak_layers(schedule: Schedule, layers: tuple[int, ...], rank: int) -> int:
-    """The most layers, counted once for each micro-batch, whose activations a rank holds at one time."""
-    alive = most = 0
-    for action in schedule.actions(rank):
-        alive += layers[action.stage] if action.kind == "forward" else -layers[action.stage]
-        most = max(most, alive)
-    return most

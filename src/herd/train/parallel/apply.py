@@ -29,7 +29,7 @@ from herd.train.parallel.mesh import Mesh
 from herd.train.parallel.stage import cut, network, roots_of
 from herd.train.parallel.tensor import parallelise_tensors
 from herd.train.precision import compute_dtype
-from herd.train.recompute import recompute
+from herd.train.recompute import let_compilers_make_again, recompute
 from herd.train.settings import TrainSettings
 from herd.train.sharded_shards import shard_of
 
@@ -71,6 +71,8 @@ def arrange(skeleton: nn.Module, objective: Objective, settings: TrainSettings, 
     if plan.precision == "fp8":
         fp8.convert(part, mesh.device)
     if plan.compile:
+        if plan.recompute != "nothing":
+            let_compilers_make_again()
         for module in {module for root in roots_of(part) for module in root.modules()}:
             if isinstance(module, Block):
                 module.compile()

@@ -33,7 +33,7 @@ from herd.llama.attention import Attention, Layout, attend, bias_of, for_all_hea
 from herd.llama.blocked import plan_documents
 from herd.llama.cache import KVCache
 from herd.llama.model import Llama
-from herd.llama.remade import noted
+from herd.llama.remade import noted, remade
 from herd.llama.rope import document_starts
 from herd.train.parallel.collectives import gathered, scattered_sum
 from herd.train.parallel.rows import chunks_of, padded, padded_documents, padded_length, part
@@ -133,7 +133,11 @@ class _GatheredKeys(Attention):
             )
             for chunk in layout.chunks
         ]
-        return torch.cat(mixed, 1)
+        return remade(_joined, *mixed)
+
+
+def _joined(*parts_BTHK: Tensor) -> Tensor:
+    return torch.cat(parts_BTHK, 1)
 
 
 class _PartOfRows(Llama):

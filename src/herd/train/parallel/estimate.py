@@ -4,8 +4,9 @@
 
 The model is built on the meta device and laid out by the same code as for training, among processes that do not exist
 (torch's "fake" group), once for each pipeline rank. Parameters are counted there; activations are what autograd keeps
-of one micro-batch, attention counted as torch's GPU kernels keep it (no scores). Not counted: what a step's largest
-temporaries, the allocator and the communication library take.
+of one micro-batch in each stage, attention counted as torch's GPU kernels keep it (no scores), and how much of it is
+there at one time follows from the pipeline's schedule (account.py). Not counted: masks of packed documents, what a
+step's largest temporaries, the allocator and the communication library take.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from herd.llama.config import LlamaConfig
 from herd.llama.model import Llama
 from herd.llama.remade import OBSERVER
 from herd.train.objectives.language_modelling import LanguageModelling
+from herd.train.parallel.account import Holding, by_stage, held, loss_bytes, peak
 from herd.train.parallel.apply import arrange
 from herd.train.parallel.data import local
 from herd.train.parallel.mesh import Mesh
@@ -87,28 +89,22 @@ def _rank(part: nn.Module, plan: ParallelPlan, settings: TrainSettings, pp: int)
     width = 2 if settings.dtype != "float32" else _FLOAT32
     shapes = [local(parameter).shape for parameter in part.parameters()]
     whole = sum(shape.numel() for shape in shapes)
-    shards = sum(-(-shape[0] // plan.shards) * shape[1:].numel() for shape in shapes)
-    largest = max(_numel(block) for block in network(part).model.layers) + _rest(part)
-    gathered = (whole if plan.shard == "keep" else largest) * width if plan.shards > 1 else _copy(whole, width)
-    summed = whole if plan.shards > 1 and plan.shard == "keep" else 0  # in float32, until the last micro-batch
+    shard = sum(-(-shape[0] // plan.shards) * shape[1:].numel() for shape in shapes)
+    layer = max(_numel(block) for block in network(part).model.layers)
+    found = held(plan, Holding(whole, shard, layer + _rest(part)), width)
     rows = -(-settings.rows_per_step // plan.dp)
     per = min(settings.rows_per_microbatch, rows)
-    microbatches = -(-rows // per)
-    kept = _activations(part, plan, per, settings.seq_len, width)
-    flight = Schedule(plan.pp, microbatches, plan.virtual, plan.consecutive).in_flight(pp) if plan.pp > 1 else 1
-    sent = _sent(network(part).config, part, plan, microbatches, per * settings.seq_len // plan.cp, width, whole, pp)
+    schedule = Schedule(plan.pp, -(-rows // per), plan.virtual, plan.consecutive)
+    kept = by_stage(schedule, pp, _activations(part, plan, per, settings.seq_len, width))
+    tokens = per * settings.seq_len // plan.cp
     return RankBytes(
         pp,
-        parameters=shards * _FLOAT32 + gathered,
-        gradients=(shards + summed) * _FLOAT32,
-        optimiser=2 * shards * _FLOAT32,
-        activations=flight * max(kept),
-        sent=sent,
+        parameters=int(found.parameters),
+        gradients=int(found.gradients),
+        optimiser=int(found.optimiser),
+        activations=int(peak(schedule, kept, pp)),
+        sent=_sent(network(part).config, part, plan, schedule.microbatches, tokens, width, whole, pp),
     )
-
-
-def _copy(whole: int, width: int) -> int:
-    return whole * width if width < _FLOAT32 else 0
 
 
 def _numel(module: nn.Module) -> int:
@@ -120,33 +116,53 @@ def _rest(part: nn.Module) -> int:
     return _numel(part) - sum(_numel(block) for block in network(part).model.layers)
 
 
-def _activations(part: nn.Module, plan: ParallelPlan, rows: int, length: int, width: int) -> list[int]:
-    """What autograd keeps of one micro-batch in each stage of this rank, parameters aside."""
-    found = []
+def _activations(part: nn.Module, plan: ParallelPlan, rows: int, length: int, width: int) -> list[float]:
+    """What is kept of one micro-batch in each stage of this rank, parameters aside, and what stages share once."""
+    found: list[float] = []
+    alive: list[Tensor] = []  # so that no other storage takes the place of one that was seen
     dtype = torch.bfloat16 if width == 2 else torch.float32
+    tokens_BT = torch.zeros(rows, length // plan.cp, dtype=torch.int64, device="meta")
+    layout = None
     for root in roots_of(part):
-        stage = root.to(dtype)
-        own = {_storage(local(parameter)) for parameter in stage.parameters()}
-        kept: dict[int, int] = {}
-
-        def keep(tensor: Tensor, own: set[int] = own, kept: dict[int, int] = kept) -> Tensor:
-            plain = local(tensor)
-            if _storage(plain) not in own:
-                kept[_storage(plain)] = plain.untyped_storage().nbytes()
-            return tensor
-
-        tokens_BT = torch.zeros(rows, length // plan.cp, dtype=torch.int64, device="meta")
+        root.to(dtype)
+    seen = {_storage(local(parameter)) for root in roots_of(part) for parameter in root.parameters()}
+    for stage in roots_of(part):
         llama = network(stage)
         if isinstance(llama, LlamaStage):
             arrived = torch.zeros(rows, tokens_BT.shape[1] // plan.tp, llama.config.dim, dtype=dtype, device="meta")
-            llama.receive(arrived.requires_grad_())
-        before = OBSERVER.set(keep)  # tensor ranks have hooks of their own within these
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _NoScores():
-            out = stage(tokens_BT, positions_BT=tokens_BT)
-        OBSERVER.reset(before)
-        found.append(sum(kept.values()))
-        del out
+            llama.receive(arrived.requires_grad_(), layout)
+        with _counting(seen) as kept:
+            stage(tokens_BT, positions_BT=tokens_BT)
+        last = llama.model._modules.get("norm") is not None
+        alive += kept
+        found.append(sum(map(_bytes, kept)) + last * loss_bytes(llama.config, plan.tp, tokens_BT.numel(), width))
+        if isinstance(llama, LlamaStage) and not llama.first:
+            layout = llama.layout
     return found
+
+
+@contextmanager
+def _counting(seen: set[int]) -> Iterator[list[Tensor]]:
+    """What autograd keeps in a forward, each storage that was not `seen` once."""
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        plain = local(tensor)
+        if _storage(plain) not in seen:
+            seen.add(_storage(plain))
+            kept.append(plain)
+        return tensor
+
+    before = OBSERVER.set(keep)  # what is made again has hooks of its own within these
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _NoScores():
+            yield kept
+    finally:
+        OBSERVER.reset(before)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.untyped_storage().nbytes()
 
 
 def _storage(tensor: Tensor) -> int:

@@ -48,7 +48,7 @@ class ParallelPlan:
     virtual: int = 1  # stages of each pipeline rank; paper, section 3.3.2: interleaved
     consecutive: int = 0  # micro-batches of a stage in a row, the paper's N; 0: as many as there are pipeline ranks
     layers: tuple[int, ...] = ()  # of each stage; (): balanced, one fewer on the first and the last (paper)
-    recompute: Recompute = "nothing"  # the paper trains 8K rows without
+    recompute: Recompute = "elementwise"  # no product: the paper trains 8K rows without checkpointing
     recompute_every: int = 1  # of so many layers one
     compile: bool = False  # torch.compile, a layer at a time
     precision: Literal["dtype", "fp8"] = "dtype"  # of the layers' products: the settings' dtype, or FP8 through torchao
