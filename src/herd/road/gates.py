@@ -9,6 +9,7 @@ and the model finds the needle if it goes on with the number. Base models answer
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -45,13 +46,12 @@ class Verdict:
     before: float  # the same before the first long-context stage
     found: tuple[bool, ...]  # by depth
     passed: bool
+    needed: int = 0  # needles that had to be found
 
     @staticmethod
     def of(gates: ContextGates, steps: int, short_loss: float, before: float, found: Sequence[bool]) -> Verdict:
-        recovered = short_loss <= before * (1 + gates.tolerance)
-        return Verdict(
-            steps, short_loss, before, tuple(found), recovered and sum(found) >= gates.found * len(found) - 1e-9
-        )
+        recovered, needed = short_loss <= before * (1 + gates.tolerance), math.ceil(gates.found * len(found) - 1e-9)
+        return Verdict(steps, short_loss, before, tuple(found), recovered and sum(found) >= needed, needed)
 
     def told(self) -> str:
         lost = ", ".join(
@@ -59,7 +59,8 @@ class Verdict:
         )
         return (
             f"short-context loss {self.short_loss:.4f} (before {self.before:.4f}), "
-            f"{sum(self.found)} of {len(self.found)} needles found" + (f", none at depth {lost}" if lost else "")
+            f"{sum(self.found)} of {len(self.found)} needles found, {self.needed or 'none'} needed"
+            + (f"; lost at depth {lost}" if lost else "")
         )
 
     def metrics(self) -> dict[str, float]:
