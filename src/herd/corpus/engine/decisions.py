@@ -36,12 +36,12 @@ def decide(job: Job, round_: int, progress: Progress) -> None:
         for place in job.deciding(round_):
             step = job.steps[place]
             assert isinstance(step, CorpusStep)
-            notes = Notes(folders, bases, step.name, job.memory)
+            notes = Notes(folders, bases, job.label(place), job.memory)
             notes.dead = dead
             found = step.decide(notes, progress)
             dead[found.dropped] = True
             for part in _PARTS:
-                np.save(folder / f"{step.name}.{part}.npy", getattr(found, part))
+                np.save(folder / f"{job.label(place)}.{part}.npy", getattr(found, part))
         write_json(folder / "segments.json", [[str(path.relative_to(job.work)) for path in folders], bases])
         write_json(folder / "done.json", {"made": made})
 
@@ -84,7 +84,7 @@ class Decisions:
         self._segments = [job.work / name for name in names]
         self._places = {path: number for number, path in enumerate(self._segments)}
         self._bases = np.asarray(bases, np.int64)
-        self._found = {place: self._load(job.steps[place].name) for place in job.deciding(round_)}
+        self._found = {place: self._load(job.label(place)) for place in job.deciding(round_)}
         first = job.work / "decided-0"
         self._ranked, self._ranks = mapped(first / "ranked.npy"), mapped(first / "ranks.npy")
         self._ids: OrderedDict[int, tuple[NDArray[Any], NDArray[Any]]] = OrderedDict()
@@ -110,7 +110,7 @@ class Decisions:
             first, last = np.searchsorted(found.dropped, [low, high])
             rows.update((found.dropped[first:last] - low).tolist())
             if len(found.keys):
-                rows.update(self._with_keys(segment, self._job.steps[place].name, int(low), found))
+                rows.update(self._with_keys(segment, self._job.label(place), int(low), found))
         return rows
 
     def apply(self, fate: Fate, number: int) -> None:

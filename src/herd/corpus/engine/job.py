@@ -125,6 +125,10 @@ class Job:
         """The places of the round's steps that must see the whole corpus."""
         return [place for place in range(*self.rounds[round_]) if isinstance(self.steps[place], CorpusStep)]
 
+    def label(self, place: int) -> str:
+        """What a step's files are called: a step may stand in the list twice."""
+        return f"{place:02d}-{self.steps[place].name}"
+
     def unit_folder(self, round_: int, unit: int) -> Path:
         return self.work / f"round-{round_}" / f"{unit:05d}"
 

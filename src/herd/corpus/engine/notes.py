@@ -39,8 +39,8 @@ class NoteWriter:
     def add(self, noted: Noted) -> None:
         self._noted.append(noted)
 
-    def save(self, folder: Path, name: str, documents: int) -> None:
-        """Facts and sets get a row for each of the unit's documents; those without notes have zeros and nothing."""
+    def save(self, folder: Path, name: str) -> None:
+        """Write them sorted by key; facts and sets stand in the order of the documents."""
         if not self._noted:
             return
         key, row = (np.concatenate([getattr(one, part) for one in self._noted]) for part in ("key", "row"))

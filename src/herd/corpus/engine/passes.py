@@ -169,7 +169,7 @@ def _write_segment(job: Job, round_: int, folder: Path, batches: Iterable[list[F
                 shown.trim(fate)
             write_fates(packed, batch)
     for place, writer in writers.items():
-        writer.save(folder, job.steps[place].name, len(ids))
+        writer.save(folder, job.label(place))
     _save_ids(folder, ids)
     return len(ids)
 

@@ -15,7 +15,7 @@ from herd.corpus.engine.decisions import decide
 from herd.corpus.engine.files import locked, sweep
 from herd.corpus.engine.job import Job
 from herd.corpus.engine.passes import finish, mark
-from herd.corpus.engine.workers import Task, run_tasks
+from herd.corpus.engine.workers import Task, Workers
 from herd.corpus.report import CurationReport
 from herd.corpus.tally import total
 from herd.errors import InputError, NoEffectError
@@ -31,11 +31,11 @@ def run(job: Job, progress: Progress, *, workers: int = 1, runner: str = "proces
     Raises InputError when no document comes, NoEffectError when a step removes every document that reaches it (the
     files are written before, so that the reasons can be read).
     """
-    with locked(job.out):
-        return _run(job, progress, workers, runner)
+    with locked(job.out), Workers(job, workers, runner) as who:
+        return _run(job, progress, who)
 
 
-def _run(job: Job, progress: Progress, workers: int, runner: str) -> CurationReport:
+def _run(job: Job, progress: Progress, workers: Workers) -> CurationReport:
     for folder in (job.out, job.work):
         make_folder(folder)
         sweep(folder)
@@ -45,11 +45,11 @@ def _run(job: Job, progress: Progress, workers: int, runner: str) -> CurationRep
     if _is_finished(job):
         return _reported(job, progress)
     for round_ in range(last):
-        _each(MarkRound(round_), job, f"pass {round_ + 1} of {last + 1}", workers, runner, progress)
+        _each(MarkRound(round_), job, f"pass {round_ + 1} of {last + 1}", workers, progress)
         if round_ == 0 and not _documents(job):
             raise InputError("there is no document to curate", where=str(job.out), mend=_why_none(job))
         decide(job, round_, progress)
-    _each(finish, job, f"pass {last + 1} of {last + 1}", workers, runner, progress)
+    _each(finish, job, f"pass {last + 1} of {last + 1}", workers, progress)
     _forget_others(job)
     return _reported(job, progress)
 
@@ -64,7 +64,7 @@ class MarkRound:
         mark(job, self.round, unit)
 
 
-def _each(task: Task, job: Job, what: str, workers: int, runner: str, progress: Progress) -> None:
+def _each(task: Task, job: Job, what: str, workers: Workers, progress: Progress) -> None:
     sizes = [job.source.size(unit) for unit in range(len(job.source))]
     whole, ended, started = sum(sizes), 0, time.monotonic()
 
@@ -75,7 +75,7 @@ def _each(task: Task, job: Job, what: str, workers: int, runner: str, progress: 
         left = spent * (whole - ended) / max(1, ended)
         progress.update(ended, whole, f"bytes, {what}", {"time left": _told(left)})
 
-    run_tasks(task, job, range(len(sizes)), workers, runner, done)
+    workers.run(task, range(len(sizes)), done)
 
 
 def _told(seconds: float) -> str:

@@ -10,7 +10,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, Self
 
 from herd.corpus.engine.job import Job
 from herd.errors import ArtifactError, MissingExtraError, SettingError
@@ -21,26 +21,32 @@ _DEATHS = 3  # of workers; then what they worked at is named
 RUNNERS = ("processes", "daft", "ray")
 
 
-def run_tasks(task: Task, job: Job, numbers: Sequence[int], workers: int, runner: str, done: Done) -> None:
-    """Run `task(job, number)` for each; `done(number)` is called here as each one ends."""
-    if runner not in RUNNERS:
-        raise SettingError(f"there is no runner '{runner}'", where="runner", mend="one of: " + ", ".join(RUNNERS))
-    if runner != "processes":
-        _as_dataframe(task, job.shipped(), numbers, workers, runner, done)
-    elif workers == 1:
-        for number in numbers:
-            task(job, number)
-            done(number)
-    else:
-        _in_processes(task, job.shipped(), numbers, workers, done)
+class Workers:
+    """Who does tasks; use it as a context. Processes start once and serve all passes."""
 
+    def __init__(self, job: Job, workers: int, runner: str = "processes") -> None:
+        if runner not in RUNNERS:
+            raise SettingError(f"there is no runner '{runner}'", where="runner", mend="one of: " + ", ".join(RUNNERS))
+        self._job, self._workers, self._runner = job, workers, runner
+        self._pool: ProcessPoolExecutor | None = None
 
-def _in_processes(task: Task, job: Job, numbers: Sequence[int], workers: int, done: Done) -> None:
-    """A worker that dies (no memory, a crash in a library) takes its pool with it: what was not done is tried again."""
-    left = set(numbers)
-    for _ in range(_DEATHS):
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, max(1, len(left))), mp_context=context) as pool:
+    def run(self, task: Task, numbers: Sequence[int], done: Done) -> None:
+        """`task(job, number)` for each; `done(number)` is called here as each one ends."""
+        if self._runner != "processes":
+            _as_dataframe(task, self._job.shipped(), numbers, self._workers, self._runner, done)
+        elif self._workers == 1:
+            for number in numbers:
+                task(self._job, number)
+                done(number)
+        else:
+            self._in_processes(task, numbers, done)
+
+    def _in_processes(self, task: Task, numbers: Sequence[int], done: Done) -> None:
+        """A worker that dies (no memory, a crash in a library) takes its pool with it: what was not done is tried
+        again."""
+        job, left = self._job.shipped(), set(numbers)
+        for _ in range(_DEATHS):
+            pool = self._opened()
             futures = {pool.submit(task, job, number): number for number in sorted(left)}
             try:
                 for future in as_completed(futures):
@@ -49,33 +55,55 @@ def _in_processes(task: Task, job: Job, numbers: Sequence[int], workers: int, do
                     done(futures[future])
                 return
             except BrokenProcessPool:
-                continue
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    names = ", ".join(job.source.name(number) for number in sorted(left)[:workers])
-    raise ArtifactError(
-        f"worker processes died {_DEATHS} times, without a word; what they were at: {names}",
-        where=str(job.work),
-        mend="see whether memory ran out (fewer --workers), and run the same command again: it goes on from there",
-    )
+                self._close()
+        names = ", ".join(job.source.name(number) for number in sorted(left)[: self._workers])
+        raise ArtifactError(
+            f"worker processes died {_DEATHS} times, without a word; what they were at: {names}",
+            where=str(job.work),
+            mend="see whether memory ran out (fewer --workers), and run the same command again: it goes on from there",
+        )
+
+    def _opened(self) -> ProcessPoolExecutor:
+        if self._pool is None:  # spawned, not forked: libraries here have threads
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=multiprocessing.get_context("spawn"))
+        return self._pool
+
+    def _close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
 
 
 def _as_dataframe(task: Task, job: Job, numbers: Sequence[int], workers: int, runner: str, done: Done) -> None:
     """A dataframe of units through one function: Daft's own runner, or the Ray cluster that it is told of."""
     daft = _daft(runner)
 
-    @daft.func(return_dtype=daft.DataType.int64())  # type: ignore[untyped-decorator]
-    def run(number: int) -> int:
-        task(job, number)
-        return number
+    @daft.udf(return_dtype=daft.DataType.int64(), batch_size=1, concurrency=workers, use_process=runner == "daft")  # type: ignore[untyped-decorator]
+    class Run:
+        def __init__(self) -> None:  # once in a worker
+            self.task, self.job = task, job
 
-    units = daft.from_pydict({"unit": list(numbers)}).into_partitions(max(1, min(len(numbers), 4 * workers)))
-    for row in units.select(run(units["unit"])).iter_rows():
-        done(int(next(iter(row.values()))))
+        def __call__(self, units: Any) -> list[int]:
+            numbers: list[int] = units.to_pylist()
+            for number in numbers:
+                self.task(self.job, number)
+            return numbers
+
+    units = daft.from_pydict({"unit": list(numbers)})
+    if runner == "ray":  # its partitions are what is sent to a node
+        units = units.into_partitions(len(numbers))
+    for row in units.select(Run(units["unit"]).alias("unit")).iter_rows():
+        done(int(row["unit"]))
 
 
 def _daft(runner: str) -> Any:
+    """The library, told who runs; it can be told once in a process."""
     try:
         import daft
     except ImportError as error:
@@ -87,7 +115,13 @@ def _daft(runner: str) -> Any:
             raise MissingExtraError("ray", "corpus") from error
         if not ray.is_initialized():
             ray.init(log_to_driver=False)
-        daft.set_runner_ray(noop_if_initialized=True)
-    else:
-        daft.set_runner_native()
+    name = {"daft": "native", "ray": "ray"}[runner]
+    if _told.setdefault("runner", name) != name:
+        raise SettingError(f"this process runs Daft on '{_told['runner']}'", where="runner", mend="start another")
+    if "set" not in _told:
+        _told["set"] = name
+        daft.set_runner_ray() if runner == "ray" else daft.set_runner_native()
     return daft
+
+
+_told: dict[str, str] = {}

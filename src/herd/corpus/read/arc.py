@@ -24,7 +24,7 @@ _MOST_LINE = 1 << 14
 
 def read_arc(part: Part, settings: ReadSettings) -> Iterator[Document | Unreadable]:
     with opened(part.path) as handle:
-        magic = magic_of(handle)
+        magic = magic_of(handle, part.path)
         window = Window(Packed(handle, magic, part.start, part.end))
         while True:
             _skip_blank(window)
@@ -72,6 +72,8 @@ def _record(window: Window, name: str, settings: ReadSettings) -> Record | Unrea
         detail = f"{wanted:,} bytes, at most {settings.max_record_bytes:,}"
         return Unreadable(name, place, "record_too_long", detail)
     whole = window.holds(wanted)
+    if window.broken:
+        return None
     data = bytes(window.data[:wanted])
     window.drop(len(data))
     if not whole:

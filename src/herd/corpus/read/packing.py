@@ -19,6 +19,7 @@ PIECE = 1 << 18
 _ZSTD_PIECE = 1 << 11  # packed bytes; 4 of them can stand for 128 KB
 GZIP, ZSTD, PLAIN = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b""
 _DICTIONARY = b"\x5d\x2a\x4d\x18"  # IIPC's WARC/zstd: a skippable frame with the dictionary opens the file
+_PLAIN_HEADS = (b"WARC", b"file")  # of a WARC, of an ARC
 _SKIPPABLE = 0x184D2A50
 
 
@@ -30,14 +31,18 @@ class BrokenPacking(Exception):
         self.reason, self.offset, self.detail = reason, offset, detail
 
 
-def magic_of(handle: IO[bytes]) -> bytes:
-    """How the file is packed, by its first bytes, whatever its name says."""
+def magic_of(handle: IO[bytes], name: str) -> bytes:
+    """How the file is packed, by its first bytes whatever its name says; by its name where they say nothing."""
     handle.seek(0)
     head = handle.read(4)
     handle.seek(0)
     if head.startswith(GZIP):
         return GZIP
-    return ZSTD if head in (ZSTD, _DICTIONARY) else PLAIN
+    if head in (ZSTD, _DICTIONARY):
+        return ZSTD
+    if head in _PLAIN_HEADS:
+        return PLAIN
+    return GZIP if name.lower().endswith(".gz") else ZSTD if name.lower().endswith(".zst") else PLAIN
 
 
 class Packed:

@@ -41,7 +41,7 @@ def read_warc(part: Part, settings: ReadSettings) -> Iterator[Document | Unreada
 
 def records(handle: IO[bytes], part: Part, settings: ReadSettings) -> Iterator[Record | Unreadable]:
     """Every record, and a verdict wherever there should be one."""
-    magic = magic_of(handle)
+    magic = magic_of(handle, part.path)
     packed = Packed(handle, magic, part.start, part.end)
     window = Window(packed)
     if part.start and not window.recover(_VERSION):
@@ -96,6 +96,8 @@ def _record(window: Window, name: str, settings: ReadSettings) -> Record | Unrea
         detail = f"{wanted:,} bytes, at most {settings.max_record_bytes:,}"
         return Unreadable(name, place, "record_too_long", detail)
     whole = window.holds(wanted)
+    if window.broken:
+        return None
     there = _until_next(window, wanted)
     if not whole or there < wanted:
         window.drop(there)
