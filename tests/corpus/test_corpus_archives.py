@@ -101,7 +101,7 @@ def test_every_archive_at_hand_is_read_or_told() -> None:
     assert ("warcio_example-trunc.warc", "byte 2560") in lost
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(size=st.integers(300, 20_000), name=st.sampled_from(["a.warc.gz", "a.warc.zst", "whole.warc.gz", "rows.jsonl"]))
 def test_parts_of_a_file_are_the_file(tmp_path_factory: pytest.TempPathFactory, size: int, name: str) -> None:
     path = tmp_path_factory.mktemp("parts") / name

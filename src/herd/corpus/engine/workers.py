@@ -10,6 +10,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
 from typing import Any, Self
 
 from herd.corpus.engine.job import Job
@@ -84,7 +85,6 @@ def _as_dataframe(task: Task, job: Job, numbers: Sequence[int], workers: int, ru
     """A dataframe of units through one function: Daft's own runner, or the Ray cluster that it is told of."""
     daft = _daft(runner)
 
-    @daft.udf(return_dtype=daft.DataType.int64(), batch_size=1, concurrency=workers, use_process=runner == "daft")  # type: ignore[untyped-decorator]
     class Run:
         def __init__(self) -> None:  # once in a worker
             self.task, self.job = task, job
@@ -95,22 +95,24 @@ def _as_dataframe(task: Task, job: Job, numbers: Sequence[int], workers: int, ru
                 self.task(self.job, number)
             return numbers
 
+    apart = runner == "daft"  # Ray's workers are processes already
+    run = daft.udf(return_dtype=daft.DataType.int64(), batch_size=1, concurrency=workers, use_process=apart)(Run)
     units = daft.from_pydict({"unit": list(numbers)})
     if runner == "ray":  # its partitions are what is sent to a node
         units = units.into_partitions(len(numbers))
-    for row in units.select(Run(units["unit"]).alias("unit")).iter_rows():
+    for row in units.select(run(units["unit"]).alias("unit")).iter_rows():
         done(int(row["unit"]))
 
 
 def _daft(runner: str) -> Any:
     """The library, told who runs; it can be told once in a process."""
     try:
-        import daft
+        daft: Any = import_module("daft")
     except ImportError as error:
         raise MissingExtraError("daft", "corpus") from error
     if runner == "ray":
         try:
-            import ray
+            ray: Any = import_module("ray")
         except ImportError as error:
             raise MissingExtraError("ray", "corpus") from error
         if not ray.is_initialized():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from importlib import import_module
 from typing import IO, Any
 
 from herd.errors import MissingExtraError
@@ -95,9 +96,9 @@ class Packed:
             self._member = None
         return data
 
-    def recover(self, head: bytes) -> bool:
-        """Go to the next member after this one's beginning that unpacks to `head`; False if there is none."""
-        position = self.offset + 1
+    def recover(self, head: bytes, here: bool = False) -> bool:
+        """Go to the next member that unpacks to `head`, behind this one's beginning or `here`; False: none is left."""
+        position = self.offset + (not here)
         self._member, window = None, b""
         self._handle.seek(position)
         while piece := self._handle.read(PIECE):
@@ -195,7 +196,6 @@ def _dictionary(handle: IO[bytes]) -> Any:
 
 def _zstandard() -> Any:
     try:
-        import zstandard
+        return import_module("zstandard")
     except ImportError as error:
         raise MissingExtraError("zstandard", "corpus") from error
-    return zstandard

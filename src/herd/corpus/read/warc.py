@@ -44,7 +44,7 @@ def records(handle: IO[bytes], part: Part, settings: ReadSettings) -> Iterator[R
     magic = magic_of(handle, part.path)
     packed = Packed(handle, magic, part.start, part.end)
     window = Window(packed)
-    if part.start and not window.recover(_VERSION):
+    if part.start and not window.recover(_VERSION, here=True):
         return
     while True:
         _skip_blank(window)

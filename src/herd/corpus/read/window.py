@@ -83,10 +83,10 @@ class Window:
         self._settle()
         return min((at for at, _ in self._members if at), default=within)
 
-    def recover(self, head: bytes) -> bool:
-        """After damage: go to the next member that begins with `head`; False if there is none."""
+    def recover(self, head: bytes, here: bool = False) -> bool:
+        """After damage, or at the beginning of a range (`here`): go to the next member that begins with `head`."""
         self.data.clear()
         self._members.clear()
-        found = self._packed.recover(head)
+        found = self._packed.recover(head, here)
         self.broken, self.ended = None, not found
         return found
