@@ -46,7 +46,7 @@ def test_updates_are_those_of_torch(dtype):
 def test_squares_are_summed_over_all_tensors(dtype):
     grads = draw(3, dtype)
     true = sum(float(grad.double().square().sum()) for grad in grads)
-    assert training_update.squares(grads) == pytest.approx(true, rel=1e-5)
+    assert training_update.squares(grads) == pytest.approx(true, rel=1e-6)
     assert training_update.squares([]) == 0.0
     assert math.isnan(training_update.squares([*grads, torch.tensor([math.nan])]))
 

@@ -79,7 +79,8 @@ class Optimiser:
     @property
     def _in_one_pass(self) -> bool:
         copies = (self._shadow[name] for name in self.masters if name in self._shadow)
-        return training_update.updates(self.masters.values()) and training_update.updates(copies, torch.bfloat16)
+        masters = (own_part(param) for param in self.masters.values())
+        return training_update.updates(masters) and training_update.updates(copies, torch.bfloat16)
 
     @torch.no_grad()
     def mean_and_clip(self, count: float) -> float:
@@ -130,10 +131,7 @@ class Optimiser:
             number, lr = float(state["step"]), group["lr"]
             done.append(
                 training_update.Updated(
-                    param,
-                    gradient,
-                    state["exp_avg"],
-                    state["exp_avg_sq"],
+                    *(own_part(each) for each in (param, gradient, state["exp_avg"], state["exp_avg_sq"])),
                     self._shadow.get(name),
                     kept=1 - lr * group["weight_decay"],
                     step=lr / (1 - beta1**number),
@@ -166,6 +164,12 @@ class Optimiser:
             }
             if state:
                 self.adamw.state[param] = state
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor that may be on many: AdamW takes every number by itself."""
+    part = getattr(tensor, "to_local", None)
+    return tensor if part is None else part()
 
 
 def _kept_frozen(model: nn.Module) -> dict[int, Any]:

@@ -1,14 +1,17 @@
 /* AdamW and sums of squares at each level. Needs vectors.inc.h, elementwise.inc.h and SQRT. */
 
 TARGET static double NAME(squares)(const updated *t, int64_t begin, int64_t end) {
-    VEC sum = SET1(0.0f), other = SET1(0.0f);
-    for (int64_t i = begin; i < end; i += 2 * LANES) {
-        const VEC g = NAME(part)(t->grad, t->type, i, end);
-        const VEC h = i + LANES < end ? NAME(part)(t->grad, t->type, i + LANES, end) : SET1(0.0f);
-        sum = FMA(g, g, sum);
-        other = FMA(h, h, other);
+    double all = 0.0;
+    for (int64_t next; begin < end; begin = next) { /* short sums: rounding of long ones adds up */
+        VEC sum = SET1(0.0f);
+        next = begin + 64 * LANES < end ? begin + 64 * LANES : end;
+        for (int64_t i = begin; i < next; i += LANES) {
+            const VEC g = NAME(part)(t->grad, t->type, i, next);
+            sum = FMA(g, g, sum);
+        }
+        all += (double)TOTAL(sum);
     }
-    return (double)TOTAL(sum + other);
+    return all;
 }
 
 /* Numbers [begin, end) of a tensor; returns the sum of squares where that is asked for. */
