@@ -186,9 +186,10 @@ class Costs:
         )
 
     def backward(self) -> Parts:
-        """Without what is computed again. Inputs of products are kept cut by tensor ranks and gathered once more; a
-        layer that is made again as a whole gathers them in its forward."""
+        """Without what is computed again. Inputs of products are kept cut by tensor ranks, keys and values by context
+        ranks, and gathered once more; a layer that is made again as a whole gathers them in its forward."""
         once = self.way.plan.recompute == "layer"
+        whole = once or self.way.plan.recompute == "nothing" or self.job.software.ring
         return Parts(
             matmul=self._backward_products(),
             attention=self._attention("backward"),
@@ -196,7 +197,7 @@ class Costs:
             + self._casts("backward")
             + self.summing(self.job.config.layer_parameters()),
             tp=self._tensor(2 if once else 4, 2),
-            cp=self._context("backward"),
+            cp=self._context("backward") + (0.0 if whole else self._context("forward")),
         )
 
     def again(self) -> Parts:

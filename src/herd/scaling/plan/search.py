@@ -111,7 +111,7 @@ def _runs(job: Job, plan: ParallelPlan, fixed: frozenset[str], base: ParallelPla
     deep = [v for v in _STAGES if v == 1 or (plan.pp > 1 and plan.pp * v <= job.config.n_layers + 2)]
     if "virtual" in fixed:
         deep = [base.virtual] if plan.pp > 1 or base.virtual == 1 else []
-    # Compiled layers make norms and SwiGLU again in any case.
+    # Compiled layers make norms and SwiGLU again at no cost.
     choices: tuple[Recompute, ...] = ("elementwise", "mlp", "layer")
     again = (base.recompute,) if "recompute" in fixed else choices if base.compile else ("nothing", *choices)
     counts = [rows for rows in _ROWS if (job.rows // plan.dp) % rows == 0]
