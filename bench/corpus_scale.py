@@ -4,7 +4,7 @@ Synthetic English pages of about 60 words are written as JSON lines, a file for 
 copy, one in ten a near-copy of an earlier page of its file, one in fifty has a menu. `herd curate` runs over them in a
 process of its own with two workers. The small size stands where the peer of other rows stands, so `vs_peer` is the
 large run's rate over the small one's: 1.0 is a cost per document that does not grow. Sizes: HERD_BENCH_DOCUMENTS, e.g.
-"20000,200000" (the default) or "20000,2000000"; a run that was stopped goes on where it was (HERD_BENCH_FOLDER).
+"20000,200000" (the default) or "20000,2000000"; HERD_BENCH_FOLDER keeps the pages.
 """
 
 from __future__ import annotations
@@ -12,26 +12,29 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-
-import psutil
 
 from bench.harness import Row, make_row
 
 SIZES = tuple(int(size) for size in os.environ.get("HERD_BENCH_DOCUMENTS", "20000,200000").split(","))
 IN_A_FILE = 5000
 CEILING = 6 << 30  # bytes: the bar for two million documents
+STOP = "the of and to in a is that it was for on are as with at be this have from or had by not"
 VOWELS, CONSONANTS = "aeiou", "bcdfghjklmnprstvwz"
 
 
 def rows() -> list[Row]:
-    """Documents a second of CPU, and its inverse memory: gigabytes that are left of the ceiling."""
+    """Documents a second of CPU, and megabytes at the most, which are better the fewer they are."""
     folder = os.environ.get("HERD_BENCH_FOLDER")
     if folder:
         return _rows(Path(folder))
@@ -50,6 +53,7 @@ def _rows(folder: Path) -> list[Row]:
 def _curate(folder: Path, size: int) -> tuple[float, float]:
     """(documents a second of CPU, bytes at the most) of one curation."""
     source = folder / "source"
+    shutil.rmtree(folder / "out", ignore_errors=True)  # of an earlier run: it would have nothing to do
     for number in range(-(-size // IN_A_FILE)):
         path = source / f"{number:05d}.jsonl"
         if not path.is_file():
@@ -61,36 +65,44 @@ def _curate(folder: Path, size: int) -> tuple[float, float]:
     line = ["-m", "herd", "curate", str(source), "--out", str(folder / "out"), "--workers", "2"]
     # The units are the files: so many that workers share them at the small size too.
     process = subprocess.Popen([sys.executable, *line, "--unit-mb", "4"], stdout=subprocess.DEVNULL)
-    most = _Watched(process.pid)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    watched = _Watched(process.pid)
     code = process.wait()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if code:
         raise SystemExit(f"herd curate ended with {code}")
-    return size / most.cpu_seconds(), most.bytes
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return size / spent, watched.bytes
 
 
 class _Watched(threading.Thread):
-    """Memory (proportional set size, so that what processes share counts once) and CPU time of a process tree."""
+    """The memory of a process and its children (proportional, so that what they share counts once), at the most."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
-        self._root, self.bytes, self._cpu = psutil.Process(pid), 0.0, dict[int, float]()
+        self._root, self.bytes = pid, 0
         self.start()
 
     def run(self) -> None:
-        while self._root.is_running():
-            held = 0.0
-            try:
-                for one in [self._root, *self._root.children(recursive=True)]:
-                    held += one.memory_full_info().pss
-                    times = one.cpu_times()
-                    self._cpu[one.pid] = times.user + times.system
-            except psutil.Error:
-                pass  # it ended meanwhile
+        while held := sum(map(_memory, _family(self._root))):
             self.bytes = max(self.bytes, held)
             time.sleep(0.2)
 
-    def cpu_seconds(self) -> float:
-        return sum(self._cpu.values())
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    for one in found:
+        with suppress(OSError):  # it ended meanwhile
+            for task in Path(f"/proc/{one}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def _memory(pid: int) -> int:
+    with suppress(OSError):
+        told = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        return int(told[1]) << 10 if told else 0
+    return 0
 
 
 def _pages(number: int, count: int) -> Iterator[dict[str, str]]:
@@ -98,7 +110,7 @@ def _pages(number: int, count: int) -> Iterator[dict[str, str]]:
     rng = random.Random(number)
     shared = random.Random(0)
     common = [_word(shared) for _ in range(4000)]
-    stop = [
+    stop = STOP.split()
         "the",
         "of",
         "and",
@@ -150,5 +162,5 @@ def _word(rng: random.Random) -> str:
 
 
 ROWS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
-    "corpus-scale": ("curation at two sizes: documents/s of CPU and memory", rows)
+    "corpus-scale": ("curation at two sizes: documents a second of CPU, memory at the most", rows)
 }
