@@ -111,31 +111,6 @@ def _pages(number: int, count: int) -> Iterator[dict[str, str]]:
     shared = random.Random(0)
     common = [_word(shared) for _ in range(4000)]
     stop = STOP.split()
-        "the",
-        "of",
-        "and",
-        "to",
-        "in",
-        "a",
-        "is",
-        "that",
-        "it",
-        "was",
-        "for",
-        "on",
-        "are",
-        "as",
-        "with",
-        "at",
-        "be",
-        "this",
-        "have",
-        "from",
-        "or",
-        "had",
-        "by",
-        "not",
-    ]
     texts: list[str] = []
     for place in range(count):
         kind = place % 50
