@@ -21,6 +21,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +117,7 @@ _COMPILED: dict[type[nn.Module], type[nn.Module]] = {
 def _compiled(kind: type[nn.Module]) -> type[nn.Module] | None:
     """What a plain part becomes, or one that has had another kind put before it (parallel/context.py: become)."""
     *before, own = kind.__bases__
-    if kind in _COMPILED or own not in _COMPILED or not before:
+    if kind in _COMPILED or own not in _COMPILED or not before or "forward" in vars(kind):
         return _COMPILED.get(kind)
     return type(kind.__name__, (*before, _COMPILED[own]), {})
 
@@ -125,10 +126,11 @@ def _compiled(kind: type[nn.Module]) -> type[nn.Module] | None:
 def compiled(*models: nn.Module) -> Iterator[None]:
     """Let the plain parts of `models` compute through the library, where there is one."""
     parts = dict.fromkeys(part for model in models for part in model.modules()) if kernels() is not None else ()
-    changed = [part for part in parts if _compiled(type(part)) is not None]
+    kinds: dict[nn.Module, Any] = {part: _compiled(cast(Any, type(part))) for part in parts}
+    changed = [part for part, kind in kinds.items() if kind is not None]
     before = [type(part) for part in changed]
     for part in changed:
-        part.__class__ = _compiled(type(part))  # type: ignore[assignment]
+        part.__class__ = kinds[part]
     try:
         yield
     finally:

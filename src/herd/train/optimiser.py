@@ -106,8 +106,10 @@ class Optimiser:
         """One AdamW update at rate `lr`; gradients are cleared and the compute copy follows the masters."""
         for group in self.adamw.param_groups:
             group["lr"] = lr
-        if self._in_one_pass:
-            self._step_in_one_pass()
+        gradients = {name: own_part(gradient) for name, gradient in self.gradients().items()}
+        plain = training_update.updates(gradients.values(), torch.float32, torch.bfloat16)
+        if plain and self._in_one_pass:
+            self._step_in_one_pass(gradients)
         else:
             self.adamw.step()
             self.refresh()
@@ -116,10 +118,10 @@ class Optimiser:
             shadow.grad = None
 
     @torch.no_grad()
-    def _step_in_one_pass(self) -> None:
+    def _step_in_one_pass(self, gradients: dict[str, Tensor]) -> None:
         """What torch's AdamW does, over its own state, with what goes before it and after it."""
         beta1, beta2 = self.settings.beta1, self.settings.beta2
-        gradients, done = self.gradients(), []
+        done = []
         rates = {param: group for group in self.adamw.param_groups for param in group["params"]}
         for name, gradient in gradients.items():
             param = self.masters[name]
@@ -131,7 +133,10 @@ class Optimiser:
             number, lr = float(state["step"]), group["lr"]
             done.append(
                 training_update.Updated(
-                    *(own_part(each) for each in (param, gradient, state["exp_avg"], state["exp_avg_sq"])),
+                    own_part(param),
+                    gradient,
+                    own_part(state["exp_avg"]),
+                    own_part(state["exp_avg_sq"]),
                     self._shadow.get(name),
                     kept=1 - lr * group["weight_decay"],
                     step=lr / (1 - beta1**number),
