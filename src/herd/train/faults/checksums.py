@@ -24,11 +24,20 @@ _WORDS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
 
 
 def words_sum(tensor: Tensor) -> Tensor:
-    """The sum of a tensor's memory, read as integers of its elements' size; modulo 2^64."""
-    own = local(tensor.detach())
-    if not own.numel():
-        return torch.zeros((), dtype=torch.int64, device=own.device)
-    return own.contiguous().view(-1).view(_WORDS[own.element_size()]).sum(dtype=torch.int64)
+    """The sum of a tensor's memory, read as integers of eight bytes, what is left of its elements' size; modulo 2^64.
+
+    torch adds eight bytes a hundred times as fast as it widens four (CPU), and to detach a DTensor takes longer than to
+    add up a small one.
+    """
+    own = local(tensor).detach().contiguous().view(-1)
+    each = own.element_size()
+    if own.storage_offset() * each % 8:  # eight bytes must begin at eight bytes, on every rank
+        own = own.clone()
+    paired = own.numel() * each // 8 * 8 // each
+    total = own[:paired].view(torch.int64).sum()
+    if paired < own.numel():
+        total += own[paired:].view(_WORDS[each]).sum(dtype=torch.int64)
+    return total
 
 
 @dataclass(frozen=True)
