@@ -59,14 +59,17 @@ def test_they_compile_for_devices_that_are_not_here(capability, tmp_path, monkey
 
     sums = ("*fp32",) * 3
     tile = {"BLOCK_M": 16, "BLOCK_N": 64, "BLOCK_K": 128}
-    heads = {"PAGE": 16, "SIZE": 128, "R": 16, "WIDTH": 128, "BLOCK": 64, "SPLIT": 512}
-    pages = ("*fp32", "*fp32", "*i32", "*i32", "*i32", *sums, "i32", "i32", "i32", "fp32")
+    heads = {"PAGE": 16, "SIZE": 128, "R": 16, "WIDTH": 128, "BLOCK": 64, "TOKENS": 1}
+    tiles = {**heads, "R": 64, "TOKENS": 16}
+    pages = ("*fp32", "*fp32", "*i32", "*i32", "*i32", *sums, *("i32",) * 5, "fp32")
     kernels = [
         (code.quantize_rows_kernel, ("*bf16", "*u8", "*fp32", "fp32", "i32", "i32"), {"BLOCK": 1024}),
         (code.matmul_kernel, ("*u8", "*u8", "*fp32", *("i32",) * 6), {"CODES": True, **tile}),
         (code.matmul_kernel, ("*bf16", "*u8", "*fp32", *("i32",) * 6), {"CODES": False, **tile}),
         (code.attention_kernel, ("*bf16", "*bf16", "*bf16", *pages), {"CODES": False, **heads}),
         (code.attention_kernel, ("*bf16", "*u8", "*u8", *pages), {"CODES": True, **heads}),
+        (code.attention_kernel, ("*bf16", "*bf16", "*bf16", *pages), {"CODES": False, **tiles}),
+        (code.attention_kernel, ("*bf16", "*u8", "*u8", *pages), {"CODES": True, **tiles}),
         (code.merge_kernel, (*sums, "*bf16", "i32"), {"SIZE": 128, "WIDTH": 128}),
     ]
     for kernel, types, constants in kernels:
@@ -218,6 +221,23 @@ def test_attention_over_pages(gpu, dtype):
         assert torch.equal(alone, found[2:])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_of_a_part_of_a_prompt(gpu, dtype):
+    """Tiles of several tokens, the last one not full; few tokens over parts side by side, many over the whole."""
+    for heads, groups, page, size, start, count in (
+        (4, 2, 16, 16, 0, 40),
+        (6, 2, 8, 24, 700, 9),
+        (8, 1, 32, 64, 30, 70),
+    ):
+        pages, tables, rows = scattered((start + count,), groups, page, size, dtype)
+        positions = torch.arange(start, start + count, dtype=torch.int32)
+        q = draw(count, heads, size, seed=5).to(dtype)
+        found = gpu.attention.prompt_attention(q, pages, tables[0], positions)
+        expected = plain_attention(q, rows, torch.zeros_like(positions), positions)
+        exact = 1e-5 if dtype == torch.float32 else 2e-2
+        torch.testing.assert_close(found.double(), expected, rtol=exact, atol=exact)
+
+
 def test_attention_over_pages_in_e4m3(gpu):
     pages, tables, _ = scattered((90, 600), 2, 16, 32, torch.float32)
     narrow = [e4m3.quantize_rows(x) for x in pages[:2]]
@@ -226,6 +246,10 @@ def test_attention_over_pages_in_e4m3(gpu):
     sequence, positions = torch.tensor([0, 1], dtype=torch.int32), torch.tensor([89, 599], dtype=torch.int32)
     q = draw(2, 4, 32, seed=5)
     found, expected = (gpu.attention.paged_attention(q, each, tables, sequence, positions) for each in (codes, wide))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    last = torch.tensor([597, 598, 599], dtype=torch.int32)
+    q = draw(3, 4, 32, seed=6)
+    found, expected = (gpu.attention.prompt_attention(q, each, tables[1], last) for each in (codes, wide))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -257,10 +281,11 @@ def test_attention_refuses_what_does_not_fit(gpu):
 
 @pytest.mark.parametrize("cache_dtype", [None, E4M3])
 def test_an_engine_decodes_over_pages_where_they_lie(gpu, monkeypatch, cache_dtype):
-    """Prompts in torch, single tokens in the kernel: the same tokens as in torch alone."""
-    from herd.generate import paged_cache, torch_paged
+    """Beginnings of prompts in torch, their later parts and single tokens in the kernels: the tokens of torch alone."""
+    from herd.generate import paged_cache
     from herd.generate.engine import Engine
     from herd.generate.protocol import Request, Sampling
+    from herd.generate.settings import SchedulerSettings
     from herd.kernels.gpu import attention
     from herd.llama.config import LlamaConfig
     from herd.llama.init import init_weights
@@ -269,20 +294,29 @@ def test_an_engine_decodes_over_pages_where_they_lie(gpu, monkeypatch, cache_dty
     model = Llama(LlamaConfig(61, 32, 2, 4, 2, 48, max_seq_len=256))
     init_weights(model, 0, 0.2)
     asked = [Request(tuple(range(1 + n, 5 + 9 * n)), Sampling(0.0, max_tokens=4)) for n in range(3)]
-    called, real = [], attention.paged_attention
-    monkeypatch.setattr(attention, "paged_attention", lambda *args: called.append(len(args[0])) or real(*args))
+    called = {"paged_attention": 0, "prompt_attention": 0}
+
+    def counted(name, real):
+        def work(*args):
+            called[name] += 1
+            return real(*args)
+
+        return work
+
+    for name in called:
+        monkeypatch.setattr(attention, name, counted(name, getattr(attention, name)))
     monkeypatch.setattr(paged_cache, "usable", lambda *_: False)  # the compiled library, which would do it all
     found = []
     for in_place in (False, True):
         monkeypatch.setattr(paged_cache.gpu, "attends", lambda *_, answer=in_place: answer)
-        engine = Engine(model.eval(), batch_size=3, cache_dtype=cache_dtype)
+        settings = SchedulerSettings(max_running=3, token_budget=12)  # prompts come in parts
+        engine = Engine(model.eval(), cache_tokens=512, cache_dtype=cache_dtype, scheduling=settings)
         handles = [engine.submit(request) for request in asked]
         done = {}
         while len(done) < len(handles):
             done |= dict(engine.step().finished)
         found.append([done[handle] for handle in handles])
-    assert called
-    assert torch_paged.TorchPagedAttention
+    assert all(called.values()), called
     for one, other in zip(*found, strict=True):
         assert one.tokens == other.tokens
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)

@@ -23,16 +23,15 @@ from herd.generate.invariant import decide, with_rows
 from herd.generate.jobs import Chunk, Plan
 from herd.generate.logits import StepLogits
 from herd.generate.model_drafter import weight_bytes
-from herd.generate.paged import with_pages
 from herd.generate.paged_cache import PagedCache
 from herd.generate.pages import PAGE, Pages
+from herd.generate.passes import Passes
 from herd.generate.protocol import Request, Step
 from herd.generate.rows import Rows
 from herd.generate.sampling import prompt_logprobs
 from herd.generate.scheduler import Scheduler
 from herd.generate.settings import SchedulerSettings
 from herd.generate.speculation import Drafter, Speculation, Statistics, Target, Wanted
-from herd.generate.work import Work
 from herd.llama.model import Llama
 
 _LESS = "lower the engine's batch_size (suite.batch_size of a recipe), its cache_tokens, or its token_budget"
@@ -72,8 +71,8 @@ class Continuous:
         self.scheduler = Scheduler(pool, settings, self._cache.page_bytes)
         self._config, self._decoder = model.config, decoder
         self.invariant = decide(model, invariant, cache_dtype)
-        self._model = with_pages(with_rows(model) if self.invariant else model, self._cache)
-        self._logits = StepLogits(self._model, settings.max_running)
+        self.passes = Passes(with_rows(model) if self.invariant else model, self._cache)
+        self._logits = StepLogits(self.passes.model, settings.max_running)
         self._rows = Rows(settings.max_running, model.config.max_seq_len)
         self._active: dict[int, _Active] = {}
         self._next = 0
@@ -143,16 +142,13 @@ class Continuous:
     def forget(self) -> None:
         """Forget what is kept of earlier requests, by the drafter too: after weights have changed."""
         self.scheduler.pool.forget()
+        self.passes.forget()
         if self.speculation is not None:
             self.speculation.forget()
 
     def _carry_out(self, plan: Plan) -> Step:
         self._cache.copy(plan.copies)
-        self._cache.work = work = Work.of(plan.chunks, self._cache)
-        chunks = work.chunks
-        tokens = [token for chunk in chunks for token in self.scheduler.tokens(chunk)]
-        tokens_1N = torch.tensor([tokens], device=self._cache.device)
-        hidden_ND = self._model(tokens_1N, positions_BT=work.positions_1N)[0]
+        chunks, hidden_ND = self.passes.run(plan.chunks, self.scheduler.tokens)
         last = {}
         for chunk, stop in zip(chunks, np.cumsum([chunk.n_tokens for chunk in chunks]).tolist(), strict=True):
             self._tell_prompt(chunk, hidden_ND[stop - chunk.n_tokens : stop])
@@ -221,7 +217,7 @@ class Continuous:
         how, prompt = active.request.sampling, active.request.prompt
         if how.prompt_logprobs and chunk.start < len(prompt):
             targets = prompt[chunk.start + 1 : chunk.stop + 1]
-            found = prompt_logprobs(self._model.logits, hidden_TD[: len(targets)], targets, how.top_logprobs)
+            found = prompt_logprobs(self.passes.model.logits, hidden_TD[: len(targets)], targets, how.top_logprobs)
             self._rows.tell_prompt(self._row(chunk.number), *found)
 
     def _row(self, number: int) -> int:

@@ -18,12 +18,11 @@ from torch import Tensor
 from herd.devices import memory_errors
 from herd.errors import SettingError
 from herd.generate.jobs import Chunk
-from herd.generate.paged import with_pages
 from herd.generate.paged_cache import PagedCache
 from herd.generate.pages import PAGE, Pages, Table
+from herd.generate.passes import Passes
 from herd.generate.sampling import Chances, sample, uniforms
 from herd.generate.speculation import Target, Wanted
-from herd.generate.work import Work
 from herd.llama.model import Llama
 from herd.text.tokenizer import Tokenizer
 
@@ -82,7 +81,7 @@ class ModelDrafts:
         self.pool = Pages(max(1, cache_tokens // PAGE), PAGE)
         with memory_errors(_LESS):
             self._cache = PagedCache(model.config, self.pool.count, PAGE, weight.dtype, weight.device)
-        self._model, self._config = with_pages(model, self._cache), model.config
+        self._passes, self._config = Passes(model, self._cache), model.config
         self.readers: dict[int, _Reader] = {}
 
     def draft(self, wanted: Sequence[Wanted]) -> list[list[int]]:
@@ -111,6 +110,7 @@ class ModelDrafts:
         for number in list(self.readers):  # those under way are read anew
             self.end(number)
         self.pool.forget()
+        self._passes.forget()
 
     def check(self) -> None:
         assert not self.readers, "a request that is over is still read"
@@ -168,13 +168,10 @@ class ModelDrafts:
             reader.read += tokens
             chunks.append(Chunk(number, start, reader.table.length, reader.table))
             tokens_of[number] = tokens
-        self._cache.work = work = Work.of(chunks, self._cache)
-        ids = [token for chunk in work.chunks for token in tokens_of[chunk.number]]
-        tokens_1N = torch.tensor([ids], device=self._cache.device)
-        hidden_ND = self._model(tokens_1N, positions_BT=work.positions_1N)[0]
-        stops = np.cumsum([chunk.n_tokens for chunk in work.chunks]).tolist()
-        last = {chunk.number: stop - 1 for chunk, stop in zip(work.chunks, stops, strict=True)}
-        return self._model.logits(hidden_ND[[last[number] for number, _ in parts]])
+        ordered, hidden_ND = self._passes.run(chunks, lambda chunk: tokens_of[chunk.number])
+        stops = np.cumsum([chunk.n_tokens for chunk in ordered]).tolist()
+        last = {chunk.number: stop - 1 for chunk, stop in zip(ordered, stops, strict=True)}
+        return self._passes.model.logits(hidden_ND[[last[number] for number, _ in parts]])
 
 
 def weight_bytes(model: Llama) -> int:

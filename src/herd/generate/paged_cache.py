@@ -35,7 +35,11 @@ class PagedCache:
     ) -> None:
         """`dtype`: the model's, and the cache's unless `cache_dtype` says otherwise."""
         model_dtype, dtype = dtype, cache_dtype or dtype
-        shape = (pages, config.n_kv_heads, page, config.head_dim)
+        # whether a GPU's kernel reads pages where they lie
+        self.in_place = gpu.attends(torch.device(device), model_dtype, dtype)
+        # one page more than tables hold, for what fills up a captured step; there where steps can be captured
+        self.nobodys = pages
+        shape = (pages + self.in_place, config.n_kv_heads, page, config.head_dim)
 
         def room() -> Tensor:
             # zeros, not empty: a rubbish NaN times an attention weight of zero would still be NaN
@@ -48,9 +52,6 @@ class PagedCache:
         self.exact = dtype == model_dtype  # whether what is read is what was written
         self.page, self.per_group = page, config.n_heads // config.n_kv_heads
         self.compiled = usable(self.device, model_dtype, dtype, config.head_dim)  # whether the library does passes
-        self.in_place = gpu.attends(
-            self.device, model_dtype, dtype
-        )  # whether a GPU's kernel reads pages where they lie
         self.work: Work | None = None  # who the tokens of the pass under way are
 
     @property

@@ -1,6 +1,7 @@
 """Attention over pages in torch, by copies of the pages that are looked at: for GPUs, and where nothing is compiled.
 
-Single tokens of sequences that share no beginning go to the kernel of `kernels/gpu/`, where that works: no copies.
+Where the kernels of `kernels/gpu/` work nothing is copied: they do single tokens, unless of sequences that share a long
+beginning, and parts of prompts that begin behind others or whose keys are read out of an FP8 cache.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class TorchPagedAttention(nn.Module):
             if isinstance(part, Decoding):
                 mixed_1NHK[0, part.rows] = _decode(q_1NHK[0, part.rows, None], part, cache, plain.layer)[:, 0]
             elif isinstance(part, InPlace):
-                mixed_1NHK[0, part.rows] = _decode_in_place(q_1NHK[0, part.rows], part, cache, plain.layer)
+                mixed_1NHK[0, part.rows] = _in_place(q_1NHK[0, part.rows], part, cache, plain.layer)
             elif part.start == 0 and cache.exact:
                 q, k, v = (x[:, part.rows] for x in (q_1NHK, k_1NGK, v_1NGK))
                 mixed_1NHK[:, part.rows] = attend(q, k, v, Layout(layout.cos, layout.sin))
@@ -54,10 +55,13 @@ def _decode(q_B1HK: Tensor, part: Decoding, cache: PagedCache, layer: int) -> Te
     return attend_shared(q_B1HK, cache.read(layer, part.shared_1GP, q_B1HK.dtype), own, part.mask_B11S)
 
 
-def _decode_in_place(q_NHK: Tensor, part: InPlace, cache: PagedCache, layer: int) -> Tensor:
-    from herd.kernels.gpu.attention import paged_attention  # imports Triton
+def _in_place(q_NHK: Tensor, part: InPlace, cache: PagedCache, layer: int) -> Tensor:
+    from herd.kernels.gpu import attention  # imports Triton
 
-    return paged_attention(q_NHK, cache.layers[layer], part.tables_SP, part.sequence_N, part.positions_N)
+    pages, tables_SP = cache.layers[layer], part.tables_SP
+    if len(q_NHK) > len(tables_SP):
+        return attention.prompt_attention(q_NHK, pages, tables_SP[0], part.positions_N)
+    return attention.paged_attention(q_NHK, pages, tables_SP, part.sequence_N, part.positions_N)
 
 
 def attend_shared(

@@ -28,7 +28,8 @@ class Decoding:
 
 @dataclass(frozen=True)
 class InPlace:
-    """Tokens `rows` of the pass, each the only one of its sequence, for a kernel that copies nothing; all int32."""
+    """Tokens `rows` of the pass for a kernel that copies nothing; all int32. Each is the only one of its sequence, or
+    all are of the one whose table is there."""
 
     rows: slice
     tables_SP: Tensor  # page numbers; short rows are filled up with a page that no position reaches
@@ -56,6 +57,8 @@ def parts_of(groups: Sequence[Sequence[Chunk]], cache: PagedCache) -> list[Part]
         rows = slice(place, place + sum(chunk.n_tokens for chunk in group))
         if group[0].n_tokens == 1:
             parts.append(_decoding(group, rows, cache))
+        elif cache.in_place and (group[0].start or not cache.exact):
+            parts.append(_in_place(group, rows, cache))
         else:
             parts.append(Prompt(rows, group[0].start, _places([group[0].table.pages], cache)))
         place = rows.stop
@@ -116,17 +119,20 @@ def _decoding(chunks: Sequence[Chunk], rows: slice, cache: PagedCache) -> Decodi
 def _places(pages: Sequence[Sequence[int]], cache: PagedCache) -> Tensor:
     """Where the pages of each sequence lie, head by head; short rows are filled up with a page that the mask hides."""
     G = cache.layers[0].keys.shape[1]
-    places_BGP = _filled(pages)[:, None, :] * G + np.arange(G)[:, None]
+    places_BGP = filled(pages)[:, None, :] * G + np.arange(G)[:, None]
     return torch.from_numpy(places_BGP).to(cache.device)
 
 
 def _in_place(chunks: Sequence[Chunk], rows: slice, cache: PagedCache) -> InPlace:
-    tables_SP = _filled([chunk.table.pages for chunk in chunks])
-    numbers = (tables_SP, np.arange(len(chunks)), np.array([chunk.start for chunk in chunks]))
+    tables_SP = filled([chunk.table.pages for chunk in chunks])
+    sequence_N = np.repeat(np.arange(len(chunks)), [chunk.n_tokens for chunk in chunks])
+    positions_N = np.concatenate([np.arange(chunk.start, chunk.stop) for chunk in chunks])
+    numbers = (tables_SP, sequence_N, positions_N)
     return InPlace(rows, *(torch.from_numpy(one.astype(np.int32)).to(cache.device) for one in numbers))
 
 
-def _filled(pages: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+def filled(pages: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """Tables of pages, short ones filled up with page 0."""
     filled_BP = np.zeros((len(pages), max(map(len, pages))), dtype=np.int64)
     for row, some in enumerate(pages):
         filled_BP[row, : len(some)] = some

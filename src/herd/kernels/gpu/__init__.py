@@ -1,7 +1,7 @@
 """Products with FP8 weights and attention over pages on a CUDA device, in Triton; imported when a device asks for it.
 
     products     linear_fp8: torch's FP8 matrix product where the device has one, Triton's elsewhere and for few rows
-    attention    paged_attention: single tokens and parts of prompts over a paged cache
+    attention    paged_attention, prompt_attention: single tokens and parts of prompts over a paged cache
     graphs       Captured: a decoding step as one CUDA graph
     code         the kernels themselves, in Triton's language
 
@@ -13,6 +13,7 @@ Where the kernels cannot work (`problem`), `fallback.py` does, in torch.
 from __future__ import annotations
 
 import importlib.util
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
@@ -50,6 +51,16 @@ def attends(device: torch.device, dtype: torch.dtype, cache_dtype: torch.dtype) 
     """Whether the kernels do attention of queries in `dtype` over pages in `cache_dtype` there."""
     types = dtype in (torch.float32, torch.bfloat16, torch.float16)
     return types and cache_dtype in (dtype, torch.float8_e4m3fn) and not problem(device)
+
+
+def captures(device: torch.device) -> bool:
+    """Whether decoding steps can be captured as graphs there: with attention over pages by its kernels alone."""
+    return device.type == "cuda" and not problem(device)
+
+
+def launching_on(device: torch.device) -> AbstractContextManager[object]:
+    """Within, Triton launches on `device`: by itself it asks for torch's current one, whatever the tensors are on."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _agrees(device: torch.device) -> bool:

@@ -101,48 +101,54 @@ def matmul_kernel(
 @triton.jit
 def attention_kernel(
     q, keys, values, key_scales, value_scales, tables, sequence_of, positions, sums, highest, totals,
-    pages_a_row, PER_GROUP, groups, scale,
+    n_tokens, pages_a_row, PER_GROUP, groups, split_length, scale,
     CODES: tl.constexpr, PAGE: tl.constexpr, SIZE: tl.constexpr, R: tl.constexpr, WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr, SPLIT: tl.constexpr,
+    BLOCK: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
-    """One token's queries of one head of keys over SPLIT positions: exp-weighted values, their weights, the maximum.
+    """Queries of TOKENS tokens of one sequence, and of one head of keys, over split_length positions: exp-weighted
+    values, their weights, the maximum.
 
-    Splits that begin after the token's position leave their maximum at -inf; `merge_kernel` passes over them.
+    A row is a token and one of its heads. Splits that begin after a token's position leave its maximum at -inf;
+    `merge_kernel` passes over them.
     """
-    token, group, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    first, group, split = tl.program_id(0) * TOKENS, tl.program_id(1), tl.program_id(2)
     n_splits = tl.num_programs(2)
-    position = tl.load(positions + token)
-    table = tables + tl.load(sequence_of + token).to(tl.int64) * pages_a_row
-    heads, width, block = tl.arange(0, R), tl.arange(0, WIDTH), tl.arange(0, BLOCK)
-    own = heads < PER_GROUP
-    head = (token.to(tl.int64) * groups + group) * PER_GROUP + heads
+    rows, width, block = tl.arange(0, R), tl.arange(0, WIDTH), tl.arange(0, BLOCK)
+    token = first + rows // PER_GROUP
+    own = (rows < TOKENS * PER_GROUP) & (token < n_tokens)
+    position = tl.load(positions + token, mask=own, other=-1)
+    last = tl.max(position, 0)
+    table = tables + tl.load(sequence_of + first).to(tl.int64) * pages_a_row
+    head = (token.to(tl.int64) * groups + group) * PER_GROUP + rows % PER_GROUP
     query = tl.load(q + head[:, None] * SIZE + width[None, :], mask=own[:, None] & (width[None, :] < SIZE), other=0.0)
     most = tl.full((R,), float("-inf"), tl.float32)
     weight_sum = tl.zeros((R,), tl.float32)
     mixed = tl.zeros((R, WIDTH), tl.float32)
     nothing = tl.zeros((R, BLOCK), tl.float32)
-    for start in range(split * SPLIT, tl.minimum((split + 1) * SPLIT, position + 1), BLOCK):
+    for start in range(split * split_length, tl.minimum((split + 1) * split_length, last + 1), BLOCK):
         at = start + block
-        seen = at <= position
-        page = tl.load(table + at // PAGE, mask=seen, other=0).to(tl.int64)
+        there = at <= last
+        seen = at[None, :] <= position[:, None]
+        page = tl.load(table + at // PAGE, mask=there, other=0).to(tl.int64)
         line = (page * groups + group) * PAGE + at % PAGE
         places = line[:, None] * SIZE + width[None, :]
-        inside = seen[:, None] & (width[None, :] < SIZE)
+        inside = there[:, None] & (width[None, :] < SIZE)
         if CODES:
             k = widen(tl.load(keys + places, mask=inside, other=0)).to(query.dtype)
             v = widen(tl.load(values + places, mask=inside, other=0)).to(tl.float32)
-            v = v * (tl.load(value_scales + line, mask=seen, other=0.0) * 256.0)[:, None]
+            v = v * (tl.load(value_scales + line, mask=there, other=0.0) * 256.0)[:, None]
             scores = multiply(query, tl.trans(k), nothing) * scale
-            scores = scores * (tl.load(key_scales + line, mask=seen, other=0.0) * 256.0)[None, :]
+            scores = scores * (tl.load(key_scales + line, mask=there, other=0.0) * 256.0)[None, :]
             v = v.to(query.dtype)
         else:
             k = tl.load(keys + places, mask=inside, other=0.0)
             v = tl.load(values + places, mask=inside, other=0.0)
             scores = multiply(query, tl.trans(k), nothing) * scale
-        scores = tl.where(seen[None, :], scores, float("-inf"))
+        scores = tl.where(seen, scores, float("-inf"))
         higher = tl.maximum(most, tl.max(scores, 1))
-        weights = tl.exp(scores - higher[:, None])
-        kept = tl.exp(most - higher)
+        base = tl.where(higher == float("-inf"), 0.0, higher)  # a row that has seen nothing yet: no -inf less -inf
+        weights = tl.exp(scores - base[:, None])
+        kept = tl.exp(most - base)
         weight_sum = weight_sum * kept + tl.sum(weights, 1)
         mixed = multiply(weights.to(v.dtype), v, mixed * kept[:, None])
         most = higher

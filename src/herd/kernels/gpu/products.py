@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from herd.kernels.gpu import code
+from herd.kernels.gpu import code, launching_on
 
 FEW_ROWS = 32  # above, the matrix units are what is waited for
 _BLOCK_M, _BLOCK_N, _BLOCK_K = 16, 64, 128
@@ -45,7 +45,8 @@ def quantize_rows(x: Tensor, bound: float | None = None) -> tuple[Tensor, Tensor
     codes_MK = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
     scale_M1 = torch.empty(x.shape[0], 1, dtype=torch.float32, device=x.device)
     largest = float("inf") if bound is None else bound
-    code.quantize_rows_kernel[(x.shape[0],)](x, codes_MK, scale_M1, largest, x.shape[1], x.stride(0), BLOCK=1024)
+    with launching_on(x.device):
+        code.quantize_rows_kernel[(x.shape[0],)](x, codes_MK, scale_M1, largest, x.shape[1], x.stride(0), BLOCK=1024)
     return codes_MK.view(torch.float8_e4m3fn), scale_M1
 
 
@@ -60,7 +61,8 @@ def matmul(x: Tensor, weight: Tensor) -> Tensor:
     grid = (-(-m // _BLOCK_M), -(-n // _BLOCK_N), splits)
     sizes = (m, n, k, x.stride(0), weight.stride(0), part)
     blocks = {"BLOCK_M": _BLOCK_M, "BLOCK_N": _BLOCK_N, "BLOCK_K": _BLOCK_K}
-    code.matmul_kernel[grid](x, weight.view(torch.uint8), out, *sizes, CODES=of_codes, **blocks)
+    with launching_on(x.device):
+        code.matmul_kernel[grid](x, weight.view(torch.uint8), out, *sizes, CODES=of_codes, **blocks)
     return out[0] if splits == 1 else out.sum(0)
 
 
