@@ -378,7 +378,7 @@ def test_settings_and_folders_are_checked_before_anything_is_loaded(tmp_path):
         chat(tmp_path, stdin=io.StringIO(""), stdout=io.StringIO())
 
 
-def test_with_a_model_from_disk(tmp_path):
+def saved(folder):
     from herd.llama.config import LlamaConfig
     from herd.llama.init import init_weights
     from herd.llama.model import Llama
@@ -387,11 +387,24 @@ def test_with_a_model_from_disk(tmp_path):
     tokenizer = Tokenizer.train([])
     model = Llama(LlamaConfig(tokenizer.vocab_size, 16, 1, 2, 1, 32, max_seq_len=128))
     init_weights(model, 1)
-    save_model(tmp_path / "model", model, model.config, tokenizer=tokenizer, herd={})
+    save_model(folder, model, model.config, tokenizer=tokenizer, herd={})
+    return folder
+
+
+def test_with_a_model_from_disk(tmp_path):
+    model = saved(tmp_path / "model")
     answers = []
     for _ in range(2):
         out = io.StringIO()
-        chat(tmp_path / "model", max_tokens=5, seed=3, stdin=io.StringIO("hi\nho\n"), stdout=out)
+        chat(model, max_tokens=5, seed=3, stdin=io.StringIO("hi\nho\n"), stdout=out)
         answers.append(out.getvalue())
     assert answers[0] == answers[1]
     assert answers[0].count("\n") >= 2
+
+
+def test_a_model_that_was_not_made_to_answer_is_refused_before_anything_is_typed(tmp_path, monkeypatch):
+    model = saved(tmp_path / "model")
+    monkeypatch.setattr(Tokenizer, "can_chat", False)
+    with pytest.raises(InputError, match="no chat format") as error:
+        chat(model, stdin=io.StringIO("hi\n"), stdout=io.StringIO())
+    assert "/v1/completions" in error.value.mend

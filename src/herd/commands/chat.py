@@ -11,6 +11,7 @@ from herd.commands.chat_orders import hear
 from herd.commands.chat_screen import Screen, screen_for
 from herd.commands.chat_talk import Answers, Conversation
 from herd.commands.telling import tell
+from herd.errors import InputError
 from herd.generate import Sampling
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ def chat(
         ModelSettings(model_folder, device, fp8, draft, mapped=True), ServeSettings(str(model_folder), max_running=1)
     )
     served, tokenizer = loaded.served, loaded.served.tokenizer
+    if not tokenizer.can_chat:
+        raise InputError(
+            "this model has no chat format: it goes on with a text, and was not made to answer",
+            where=str(model_folder),
+            mend=f"have it go on with yours: herd serve {model_folder}, and ask /v1/completions",
+        )
     if tokenizer.foreign_format:
         tell(tokenizer.foreign_format.told())
     screen = screen_for(stdout)

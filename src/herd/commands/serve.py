@@ -155,5 +155,5 @@ def _say_ready(url: str, settings: ServeSettings, keys: tuple[str, ...], remarks
     tell(f"herd serves {settings.name} at {url}")
     for remark in remarks:
         tell(f"  {remark}")
-    asks = f"one of {len(keys)} keys is asked for" if keys else "no key is asked for"
-    tell(f"  chat at {url}/, the API at {url}/v1, {asks}; Ctrl-C stops")
+    asks = ("no key", "a key")[bool(keys)] if len(keys) < 2 else f"one of {len(keys)} keys"
+    tell(f"  chat at {url}/, the API at {url}/v1, {asks} is asked for; Ctrl-C stops")

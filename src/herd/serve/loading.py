@@ -73,6 +73,7 @@ def load(chosen: ModelSettings, settings: ServeSettings) -> Loaded:
     tokenizer = tokenizer_of(stored)
     if chosen.fp8:
         stored = quantised(stored, policy_called(chosen.fp8))
+        remarks.append(f"matrices of the policy {chosen.fp8!r} became FP8")
     # The file's own dtype: who serves reads the weights for every token, and half the bytes are twice the speed.
     model = place(stored, chosen.device, remarks.append, choose=_as_stored)
     _settle(model, chosen, remarks, "weights")
@@ -94,10 +95,12 @@ def _drafter(chosen: ModelSettings, device: torch.device, remarks: list[str]) ->
     if not chosen.draft:
         return None
     if chosen.draft == PROMPT:
+        remarks.append("what comes next is guessed out of the text itself, and checked")
         return PromptLookup()
     stored = open_model(Path(chosen.draft))
     model = place(stored, str(device), choose=_as_stored)
     _settle(model, chosen, remarks, "the drafter's weights")
+    remarks.append(f"{chosen.draft} guesses what comes next, and the model checks it")
     return ModelDrafter(model, tokenizer_of(stored))
 
 
