@@ -12,7 +12,7 @@ import torch
 from layouts import Trajectory, find, trained
 from processes import run_on
 
-from herd.kernels import training, training_attention
+from herd.kernels import training, training_attention, training_loss
 from herd.kernels.library import kernels
 from herd.train.parallel.mesh import Mesh
 from herd.train.parallel.plan import parse_plan
@@ -22,7 +22,9 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 CLOSE = 1e-5
 STEPS, MICROBATCHES, LAYERS = 3, 5, 4
 HEADS = {"dim": 128}  # heads of 32, which the kernel of attention takes
-WHOLE = {"rms_norm", "swiglu", "rotate", "attention", "cross_entropy"}
+IN = dict.fromkeys(("rms_norm", "swiglu", "rotate"), training)
+IN |= {"attention": training_attention, "cross_entropy": training_loss}
+WHOLE = set(IN)
 # Keys of other context ranks, and a vocabulary shared by tensor ranks, are torch's.
 LAYOUTS = {
     "dp=2": WHOLE,
@@ -44,7 +46,7 @@ def counted(calls: Counter[str], name: str, real: Callable[..., Any]) -> Callabl
 def on_all(rank: int) -> dict[str, tuple[Trajectory, Counter[str]]]:
     """Work for `run_on`: what each layout learns, and what this rank called of the library."""
     calls, found = Counter[str](), {}
-    for module, name in [(training, name) for name in WHOLE - {"attention"}] + [(training_attention, "attention")]:
+    for name, module in IN.items():
         setattr(module, name, counted(calls, name, getattr(module, name)))
     for plan in LAYOUTS:
         calls.clear()
