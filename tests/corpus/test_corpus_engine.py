@@ -116,7 +116,7 @@ def test_a_second_run_does_nothing_and_a_changed_file_is_seen(sources: Path, und
 def test_two_processes_do_not_curate_into_one_folder(sources: Path, undisturbed: Path) -> None:
     from herd.corpus.engine.files import locked
 
-    with locked(undisturbed), pytest.raises(BusyError, match="another process"):
+    with locked(undisturbed / "work"), pytest.raises(BusyError, match="another process"):
         run(job(sources, undisturbed), Silent())
 
 

@@ -25,7 +25,7 @@ from herd.corpus.repetition import Repetition
 from herd.corpus.report import CurationReport
 from herd.corpus.settings import CurateSettings
 from herd.corpus.step import CorpusStep, ManyStep, Step
-from herd.errors import FormatError
+from herd.errors import ArtifactError, FormatError
 from herd.files import read_jsonl
 from herd.progress import Progress, Silent
 
@@ -75,8 +75,11 @@ def curate(
 
 
 def read_kept(folder: Path) -> Iterator[Document]:
-    """The documents that a curation kept, from its folder."""
-    for path in sorted((folder / "kept").glob("*.jsonl.gz")):
+    """The documents that a curation kept, from its folder; ArtifactError when there is no curation in it."""
+    paths = sorted((folder / "kept").glob("*.jsonl.gz"))
+    if not paths:
+        raise ArtifactError("there are no curated documents here", where=str(folder / "kept"), mend="curate them anew")
+    for path in paths:
         for row in read_jsonl(path):
             try:
                 yield Document.from_row(row)

@@ -10,16 +10,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from herd.corpus.documents import Document
-from herd.corpus.pipeline import curate, read_kept
+from herd.corpus.engine.job import Job, Places
+from herd.corpus.engine.run import run as curate
+from herd.corpus.pipeline import read_kept
+from herd.corpus.settings import ReadSettings
 from herd.files import write_json
 from herd.paddock.noise import KINDS, Planted
 from herd.road.documents import read_all
 from herd.road.world import read_truth
 from herd.stages import Context
 
+_ANY_LINE = 1 << 40  # what the stage `documents` has taken is not refused here
+
 
 def run(ctx: Context) -> Mapping[str, Any]:
-    report = curate(read_all(ctx.inputs["documents"]), ctx.settings, ctx.out, ctx.progress)
+    source = Places.of([ctx.inputs["documents"] / "documents.jsonl.gz"], ReadSettings(max_line_bytes=_ANY_LINE))
+    report = curate(Job(source, ctx.settings, ctx.out, ctx.scratch), ctx.progress)
     metrics: dict[str, Any] = {"documents_in": report.documents_in, "documents_out": report.documents_out}
     if "world" in ctx.inputs:
         found = measure(read_truth(ctx.inputs["world"]), list(read_kept(ctx.out)), read_all(ctx.inputs["world"]))

@@ -25,7 +25,7 @@ from herd.stages import Stage
 # folder of a user's is the source `planted`; 4: pages of the standard library hold no addresses of objects. Corpus 2:
 # rules mended by a blind test. Rounds 2: the reward model in transformers' layout. Scores 2, summary 2: the probe of
 # conversations.
-VERSIONS = {"world:run": 3, "documents:run": 4, "corpus:run": 2, "rounds:run": 2, "scores:run": 2, "summary:run": 2}
+VERSIONS = {"world:run": 3, "documents:run": 4, "corpus:run": 3, "rounds:run": 2, "scores:run": 2, "summary:run": 2}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def run(job: Job, progress: Progress, *, workers: int = 1, runner: str = "proces
     Raises InputError when no document comes, NoEffectError when a step removes every document that reaches it (the
     files are written before, so that the reasons can be read).
     """
-    with locked(job.out), Workers(job, workers, runner) as who:
+    with locked(job.work), Workers(job, workers, runner) as who:
         return _run(job, progress, who)
 
 

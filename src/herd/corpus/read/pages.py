@@ -70,7 +70,7 @@ def _text(page: Answer, url: str) -> tuple[str, str]:
         except (LookupError, UnicodeError):  # no such charset
             decoded = page.body
     if page.mime in _HTML:
-        found = extract(decoded)
+        found = extract(decoded, url)
         return found.title, found.text
     return "", decoded if isinstance(decoded, str) else decoded.decode("utf-8", "replace")
 

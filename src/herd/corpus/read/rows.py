@@ -18,7 +18,7 @@ def from_row(
     text, meta = row.get(settings.text_column), {k: v for k, v in row.items() if k not in _KNOWN}
     meta.pop(settings.text_column, None)
     if text is None and isinstance(row.get("html"), str):
-        page = extract(row["html"])
+        page = extract(row["html"], _word(row, "url"))
         text = page.text
         meta = {"title": page.title} if page.title else {}
     if not isinstance(text, str) or not text.strip():
