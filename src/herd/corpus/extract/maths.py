@@ -1,8 +1,8 @@
 """Formulas of a page -> TeX in its running text, before the page is read.
 
 TeX is taken where the page still has it: in MathJax's scripts, in the annotation or alttext of MathML (KaTeX,
-MediaWiki, LaTeXML), in the alt text of images. MathML without TeX is written as TeX from its elements. What a program drew from
-the same formula goes, so that a formula stands once. Inline formulas stand in $...$, displayed ones in $$...$$.
+MediaWiki, LaTeXML), in the alt text of images. MathML without TeX is written as TeX from its elements. What a program
+drew from the same formula goes, so that a formula stands once. Inline formulas stand in $...$, displayed in $$...$$.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from html import escape, unescape
 from herd.corpus.extract.scan import attributes, tags
 
 _MARKS = ("<math", "math/tex", "MathJax")
-_SCRIPT = re.compile(
-    r"<script\b([^>]{0,200}?math/tex[^>]{0,200})>(?:\s*<!\[CDATA\[|%\s*<!\[CDATA\[)?(.*?)(?:%?\s*\]\]>)?\s*</script\s*>",
-    re.DOTALL | re.IGNORECASE,
-)
-_MATHML = re.compile(r"<math\b([^>]*+)>(.*?)</math\s*>", re.DOTALL | re.IGNORECASE)
-_ANNOTATION = re.compile(r"<annotation\b[^>]*?tex[^>]*>(.*?)</annotation", re.DOTALL | re.IGNORECASE)
+_SCRIPT = re.compile(r"<script\b([^>]{0,200}?math/tex[^>]{0,200})>(.*?)</script", re.DOTALL)
+_WRAPPING = re.compile(r"%?\s*<!\[CDATA\[|%?\s*\]\]>")
+_MATHML = re.compile(r"<math\b([^>]*+)>(.*?)</math", re.DOTALL)
+_ANNOTATION = re.compile(r"<annotation\b[^>]{0,200}?tex[^>]{0,200}>(.*?)</annotation", re.DOTALL)
+_LONGEST = 20_000  # characters of one formula
 _DRAWN = re.compile(
-    r"<(?:span|div)\b[^>]*\bclass\s*=\s*[\"'](?:katex-html|MathJax(?:_Preview|_SVG|_CHTML|_Display|_SVG_Display)?|mjx-chtml)"
-    r"\b[^>]*+>"
+    r"<(?:span|div)\b[^>]{0,200}\bclass\s*=\s*[\"']"
+    r"(?:katex-html|MathJax(?:_Preview|_SVG|_CHTML|_Display|_SVG_Display)?|mjx-chtml)\b[^>]*+>"
 )
-_FALLBACK = re.compile(r"<img\b[^>]*\bmwe-math-fallback-image[^>]*+>", re.IGNORECASE)
+_FALLBACK = re.compile(r"<img\b[^>]{0,400}\bmwe-math-fallback-image[^>]*+>")
 _SPAN_OR_DIV = re.compile(r"<(/?)(?:span|div)\b")
 _STYLE = re.compile(r"^\{\\(?:displaystyle|textstyle)\s*(.*)\}$", re.DOTALL)  # MediaWiki puts it around
 _IMAGE_CLASS = re.compile(r"(?i)\b(?:la)?tex\b|math|formula|equation|codecogs")
@@ -38,8 +37,18 @@ def with_formulas(html: str) -> str:
     html = _without_drawn(html)
     if "<math" in html:
         html = _FALLBACK.sub(" ", html) if "</annotation" in html or "alttext" in html else html
-        html = _MATHML.sub(_mathml, html)
-    return _SCRIPT.sub(lambda found: _formula(unescape(found[2]), "display" in found[1]), html)
+        html = _replaced(_MATHML, _mathml, html, "</math")
+    return _replaced(_SCRIPT, _script, html, "</script")
+
+
+def _replaced(pattern: re.Pattern[str], write: Callable[[re.Match[str]], str], html: str, end: str) -> str:
+    """Substitution up to the last end tag: behind it every start tag would search the rest of the page for one."""
+    closed, last, rest = html.rpartition(end)
+    return pattern.sub(write, closed + last) + rest
+
+
+def _script(found: re.Match[str]) -> str:
+    return _formula(_WRAPPING.sub("", unescape(found[2][:_LONGEST])), "display" in found[1]) + "<i"
 
 
 def image_formula(written: str, alt: str) -> bool:
@@ -57,30 +66,32 @@ def _formula(tex: str, display: bool) -> str:
 
 def _without_drawn(html: str) -> str:
     """The page without the boxes that KaTeX and MathJax drew, whole elements with what is nested in them."""
-    parts, done = [], 0
-    for start in _DRAWN.finditer(html):
-        if start.start() < done:
-            continue
-        parts.append(html[done : start.start()])
-        done = _end_of(html, start.end())
+    parts, done, place = [], 0, 0
+    while drawn := _DRAWN.search(html, place):
+        place = _end_of(html, drawn.end())
+        if place < 0:  # never closed: nor is any after it
+            break
+        parts.append(html[done : drawn.start()])
+        done = place
     return "".join([*parts, html[done:]]) if parts else html
 
 
 def _end_of(html: str, place: int) -> int:
+    """Behind the end tag of the element that began before `place`; -1 without one."""
     depth = 1
     for found in _SPAN_OR_DIV.finditer(html, place):
         depth += -1 if found[1] else 1
         if not depth:
-            end = html.find(">", found.end())
-            return len(html) if end < 0 else end + 1
-    return place  # never closed: only the tag goes
+            return html.find(">", found.end()) + 1 or len(html)
+    return -1
 
 
 def _mathml(found: re.Match[str]) -> str:
-    told = attributes(found[1])
-    annotated = _ANNOTATION.search(found[2])
-    tex = unescape(annotated[1] if annotated else told.get("alttext", "")) or linear(found[2])
-    return _formula(tex, told.get("display") == "block")
+    """The formula, and the beginning of a harmless tag that the ">" of the end tag closes."""
+    told, inside = attributes(found[1]), found[2][:_LONGEST]
+    annotated = _ANNOTATION.search(inside)
+    tex = unescape(annotated[1] if annotated else told.get("alttext", "")) or linear(inside)
+    return _formula(tex, told.get("display") == "block") + "<i"
 
 
 def _group(text: str) -> str:

@@ -7,15 +7,14 @@ Dublin Core, the Google Scholar names (citation_*).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import unescape
 from urllib.parse import urljoin, urlsplit
 
-from herd.corpus.extract.scan import attributes
+from herd.corpus.extract.scan import Tag, attributes
 
-_HEAD = 1 << 18  # characters in which a page tells
-_TITLE = re.compile(r"<title\b[^>]*+>([^<]*+)", re.IGNORECASE)
-_TOLD = re.compile(r"<(meta|link|html)\b((?:[^>=]*+=\s*+(?:\"[^\"]*+\"|'[^']*+')?+)*+[^>=]*+)>", re.IGNORECASE)
+_TELLING = frozenset(("html", "HTML", "title", "TITLE", "meta", "META", "link", "LINK"))
 _JSON_DATE = {
     "published": re.compile(r"\"datePublished\"\s*:\s*\"([^\"]{8,40})\""),
     "modified": re.compile(r"\"dateModified\"\s*:\s*\"([^\"]{8,40})\""),
@@ -48,24 +47,27 @@ class Metadata:
     language: str = ""
 
 
-def metadata(html: str, url: str = "") -> Metadata:
-    head = html[:_HEAD]
+def metadata(tags: Iterable[Tag], html: str, url: str = "") -> Metadata:
+    """What the tags of the page and its JSON-LD say; `url` completes a relative address."""
     told: dict[str, str] = {}
-    canonical = language = ""
-    for tag, written in _TOLD.findall(head):
-        found = attributes(written)
-        if tag.lower() == "html":
+    canonical = language = title = ""
+    for closing, name, written, text in tags:
+        if name not in _TELLING or closing:
+            continue
+        name, found = name.lower(), attributes(written)
+        if name == "title":
+            title = title or text
+        elif name == "html":
             language = language or found.get("lang", "") or found.get("xml:lang", "")
-        elif tag.lower() == "link":
+        elif name == "link":
             canonical = canonical or (found.get("href", "") if "canonical" in found.get("rel", "").lower() else "")
         else:
-            name = found.get("property") or found.get("name") or found.get("itemprop") or found.get("http-equiv") or ""
-            told.setdefault(name.lower(), found.get("content", ""))
-    title = _TITLE.search(head)
+            property = found.get("property") or found.get("name") or found.get("itemprop") or ""
+            told.setdefault(property.lower(), found.get("content", ""))
     return Metadata(
-        " ".join(unescape(_first(told, "title") or (title[1] if title else "")).split()),
-        _day(_first(told, "published")) or _json_day(head, "published"),
-        _day(_first(told, "modified")) or _json_day(head, "modified"),
+        " ".join(unescape(_first(told, "title") or title).split()),
+        _day(_first(told, "published")) or _json_day(html, "published"),
+        _day(_first(told, "modified")) or _json_day(html, "modified"),
         _address(unescape(canonical or told.get("og:url", "")), url),
         language.strip() if _LANGUAGE.match(language.strip()) else "",
     )

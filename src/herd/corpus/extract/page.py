@@ -29,18 +29,25 @@ def extract(html: str | bytes, url: str = "") -> Page:
     """The title, the main text and the metadata of a page; each may be empty. Broken HTML is no error."""
     page = decode(html) if isinstance(html, bytes) else html
     page = page[:MAX_CHARACTERS].replace("\x00", "")
-    told = metadata(page, url)
-    built = build(tags(with_formulas(page)))
+    found = tags(with_formulas(page))
+    told = metadata(found, page, url)
+    built = build(found)
     kept = _main(built)
-    title = told.title
-    first = next((index for index, mark in enumerate(kept) if mark), -1)
-    for index in range(max(first, 0) + 1):
-        block = built.blocks[index] if built.blocks else None
-        if block and block.element.name in HEADINGS:
-            title = without_site(title, block.text) or block.text
-            if index == first and title == " ".join(block.text.split()):
-                kept[index] = 0
+    title = _heading(built.blocks, kept, told.title)
     return Page(title, render(block for block, mark in zip(built.blocks, kept, strict=True) if mark), told)
+
+
+def _heading(blocks: list[Block], kept: bytearray, title: str) -> str:
+    """The title without the name of its site, or the first heading; the text does not keep what says the same."""
+    for block, mark in zip(blocks, kept, strict=True):
+        if block.element.name == "h1":
+            title = without_site(title, block.text) or " ".join(block.text.split())
+        if mark:
+            break
+    first = kept.find(1)
+    if first >= 0 and blocks[first].element.name in HEADINGS and " ".join(blocks[first].text.split()) == title:
+        kept[first] = 0
+    return title
 
 
 def _main(built: Builder) -> bytearray:
@@ -48,7 +55,7 @@ def _main(built: Builder) -> bytearray:
     blocks, elements = built.blocks, built.elements
     scores = [block_score(block) for block in blocks]
     inside = bytearray(b"\x01" * len(blocks))
-    for first, last in frame(elements, scores):
+    for first, last in frame(elements, blocks, scores):
         inside[first:last] = bytes(last - first)
     scores = [score * mark for score, mark in zip(scores, inside, strict=True)]
     root = main_element(elements, scores)

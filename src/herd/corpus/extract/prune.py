@@ -18,6 +18,8 @@ from herd.corpus.extract.tree import Block, Element
 _LINKS, _TABLE_LINKS = 0.5, 0.7  # share of an element's characters that are links
 _LONE_LINK = 0.8
 _PHRASE_LINE = 120  # characters: a longer line is a sentence that happens to begin so
+_PHRASE_WORD = 30  # the same where the phrase is one word
+_ENDED = re.compile(r"[.!?…。！？।]['\"”’»)]*$")
 _KEPT_LABELS = HEADINGS | {"li", "td", "th", "dt", "dd", "pre", "caption"}
 _NO_GROUP = HEADINGS | {"p", "li", "td", "th", "tr", "tbody", "pre", "dt", "dd"}
 
@@ -59,7 +61,8 @@ def _phrases() -> re.Pattern[str]:
 
 
 def _is_phrase(text: str) -> bool:
-    return len(text) <= _PHRASE_LINE and bool(_phrases().match(text))
+    found = _phrases().match(text) if len(text) <= _PHRASE_LINE else None
+    return found is not None and (" " in found[0].strip() or found[0].endswith(":") or len(text) <= _PHRASE_WORD)
 
 
 def _outer_labels(blocks: Sequence[Block], scores: Sequence[float], kept: bytearray) -> None:
@@ -70,7 +73,9 @@ def _outer_labels(blocks: Sequence[Block], scores: Sequence[float], kept: bytear
                 continue
             if scores[index] > 0:
                 break
-            if scores[index] < 0 and blocks[index].element.name not in _KEPT_LABELS:
+            block = blocks[index]
+            sentence = block.element.name == "p" and not block.linked and _ENDED.search(block.text)
+            if scores[index] < 0 and block.element.name not in _KEPT_LABELS and not sentence:
                 kept[index] = 0
 
 

@@ -15,12 +15,12 @@ MAX_CHARACTERS = 4_000_000  # of a page; more is no page that a person wrote, an
 Tag = tuple[str, str, str, str]
 
 _NO_TEXT = re.compile(
-    r"<!--(?:>|->|.*?--!?>|.*)"  # comments; an unclosed one goes to the end
-    r"|<[!?][^>]*+>?"  # doctype, CDATA marks, processing instructions
-    r"|<(script|style|svg|noscript|iframe|textarea|select|template|noframes|xmp|object|audio|video|canvas|datalist)"
-    r"(?=[\s/>])(?:.*?</\1(?=[\s/>])[^>]*+>?|.*)"
-    r"|</(?![a-zA-Z])[^>]*+>?",
-    re.DOTALL | re.IGNORECASE,
+    r"<(?:!--(?:-?>|(?:[^-]++|-(?!-!?>))*+(?:--!?>)?)"  # comments; an unclosed one goes to the end
+    r"|[!?][^>]*+>?"  # doctype, CDATA marks, processing instructions
+    r"|(script|style|svg|noscript|iframe|textarea|select|template|noframes|xmp|object|audio|video|canvas|datalist)"
+    r"(?=[\s/>])(?:[^<]++|<(?!/\1[\s/>]))*+(?:</\1[^>]*+>?)?"
+    r"|/(?![a-zA-Z])[^>]*+>?)",
+    re.IGNORECASE,
 )
 _TAG = re.compile(
     r"<(/?)([a-zA-Z][^\s/>]*+)"

@@ -18,11 +18,13 @@ from herd.corpus.extract.tree import Block, Element
 
 HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 _SENTENCE = re.compile(r"[.!?…:;。！？।։؟۔][\"'”’»)\]]*$|[^\W\d_]{2}[,;] |[^\W\d_]{2}[.!?] [\W\d]*[A-ZÀ-Þ]|[，、،。]")
-_SHORT, _LONG, _MOST = 30, 120, 800  # characters: a label; a paragraph; what one block can weigh
+_IDEOGRAMS = re.compile(r"[\u3040-\u9fff\uac00-\ud7af].*[。！？.]")
+_TINY, _SHORT, _LONG, _MOST = 12, 30, 120, 800  # characters: a label; a paragraph; what one block can weigh
 _LABEL, _LINK_HEADING = -12.0, -80.0
 _MAIN_BONUS = 1.25
-_WHOLE, _PURE = 0.65, 0.80  # see tightest()
+_WHOLE, _TEASERS = 0.65, 2.0  # share of the score to keep; text lost for each unit of labels and links lost
 _OVERRULED, _FORUM = 0.5, 0.9  # of the page's text: more than that is no frame, whatever its name
+_ROUNDS = 16  # of names inside names that are overruled
 _LEAVES = HEADINGS | {
     "p",
     "li",
@@ -50,18 +52,20 @@ def block_score(block: Block) -> float:
         return _LABEL - min(linked, 200) / 4
     if size - linked >= _LONG or (size >= _SHORT and _SENTENCE.search(text)):
         return float(min(size, _MOST) - 2 * linked)
+    if size >= _TINY and not text.isascii() and _IDEOGRAMS.search(text):
+        return float(2 * size)
     return 0.0 if name in ("td", "th", "li", "dt", "dd") and not linked else _LABEL
 
 
-def frame(elements: Sequence[Element], scores: Sequence[float]) -> list[tuple[int, int]]:
+def frame(elements: Sequence[Element], blocks: Sequence[Block], scores: Sequence[float]) -> list[tuple[int, int]]:
     """Ranges of blocks that names say are no text.
 
     A name is judged by all elements that bear it: one with most of what reads like text is none of a frame. Comments
     stay out unless nearly nothing else is there: a forum.
     """
     sums = running([max(score, 0.0) for score in scores])
-    overruled: set[str] = set()
-    while True:
+    overruled = _without_links(elements, blocks)
+    for _ in range(_ROUNDS):
         named = list(_named(elements, overruled))
         shares: dict[str, float] = {}
         for element in named:
@@ -74,6 +78,14 @@ def frame(elements: Sequence[Element], scores: Sequence[float]) -> list[tuple[in
         if not wrong:
             return [(element.first, element.last) for element in named]
         overruled |= wrong
+    return []
+
+
+def _without_links(elements: Sequence[Element], blocks: Sequence[Block]) -> set[str]:
+    """Names of what leads elsewhere, on elements that do not."""
+    links = running([block.linked for block in blocks])
+    named = [element for element in elements if element.role is Role.LINKED]
+    return {element.written for element in named if links[element.last] == links[element.first]}
 
 
 def _named(elements: Sequence[Element], overruled: set[str]) -> Iterator[Element]:
@@ -110,20 +122,16 @@ def main_element(elements: Sequence[Element], scores: Sequence[float]) -> Elemen
 
 
 def _tightest(best: Element, elements: Sequence[Element], scores: Sequence[float], sums: Sequence[float]) -> Element:
-    """An element inside that loses little text and much frame: a column with an article and teasers."""
+    """An element inside that loses little text and much frame: of a column with an article and teasers, the article."""
     positive = running([max(score, 0.0) for score in scores])
-    while best.role is not Role.MAIN:
-        whole = sums[best.last] - sums[best.first]
-        for element in elements:
-            if element.first < best.first or element.last > best.last or element.name in _LEAVES:
-                continue
-            inner = sums[element.last] - sums[element.first]
-            if element.last - element.first == best.last - best.first or inner < _WHOLE * whole:
-                continue
-            gained = positive[best.last] - positive[best.first] - (positive[element.last] - positive[element.first])
-            if gained < _PURE / (1 - _PURE) * (gained - (whole - inner)) * 0.5:
-                best = element
-                break
-        else:
-            return best
+    for element in elements[elements.index(best) + 1 :]:
+        if best.role is Role.MAIN or element.first >= best.last:
+            break
+        if element.name in _LEAVES or element.last - element.first == best.last - best.first:
+            continue
+        whole, inner = sums[best.last] - sums[best.first], sums[element.last] - sums[element.first]
+        text = positive[best.last] - positive[best.first] - (positive[element.last] - positive[element.first])
+        labels = text - (whole - inner)
+        if inner >= _WHOLE * whole and text < _TEASERS * labels:
+            best = element
     return best

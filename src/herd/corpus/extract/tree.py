@@ -29,8 +29,33 @@ _ENDS = {
     "td": ({"td", "th"}, {"tr", "table"}), "th": ({"td", "th"}, {"tr", "table"}),
     "tr": ({"tr"}, {"table"}), "tbody": ({"tbody", "thead"}, {"table"}), "tfoot": ({"tbody", "thead"}, {"table"}),
 }  # fmt: skip
-_INLINE, _BLOCK, _LINK, _BREAK, _IMAGE, _RULE = range(6)
-_KINDS = dict.fromkeys(_BLOCKS, _BLOCK) | {"a": _LINK, "br": _BREAK, "img": _IMAGE, "hr": _RULE}
+_INLINES = (
+    "abbr",
+    "b",
+    "cite",
+    "code",
+    "em",
+    "font",
+    "i",
+    "input",
+    "label",
+    "link",
+    "meta",
+    "small",
+    "source",
+    "span",
+    "strong",
+    "sub",
+    "sup",
+    "time",
+    "u",
+)  # the common ones; others are found by having no other kind
+_INLINE, _BLOCK, _LINK, _BREAK, _IMAGE, _RULE, _OTHER = range(7)
+_KINDS = (
+    dict.fromkeys(_BLOCKS, _BLOCK)
+    | {"a": _LINK, "br": _BREAK, "img": _IMAGE, "hr": _RULE}
+    | dict.fromkeys(_INLINES, _INLINE)
+)
 _KINDS |= {name.upper(): kind for name, kind in _KINDS.items()}
 _BREAK_MARK = "\x00"  # the standard lets no page hold it
 
@@ -68,9 +93,11 @@ class Builder:
     def read(self, tags: Iterable[Tag]) -> None:
         kinds, parts, link = _KINDS, self._parts, False
         for closing, name, written, text in tags:
-            kind = kinds.get(name, _INLINE)
-            if kind == _BLOCK or (not kind and "-" in name):
-                (self._close if closing else self._start)(name.lower(), written)
+            kind = kinds.get(name, _OTHER)
+            if kind == _INLINE:
+                pass
+            elif kind == _BLOCK or (kind == _OTHER and "-" in name):
+                (self._close if closing else self._start)(name if name.islower() else name.lower(), written)
                 link = link and not closing
             elif kind == _LINK:
                 link = not closing and "href" in written
@@ -84,16 +111,18 @@ class Builder:
                 parts.append(text)
                 if link:
                     self._linked += len(text.strip())
-        while self._open:
-            self._pop()
+        self._flush()
+        self._pop_to(0)
 
     def _start(self, name: str, written: str) -> None:
         if self._pre and name in _ENDS_PRE:
+            self._flush()
             self._pop_to(self._pre - 1)
         elif self._pre and name != "pre":
             return
-        self._flush()
-        if name in _ENDS_P and self._open[-1].name == "p":
+        if self._parts:
+            self._flush()
+        if self._open[-1].name == "p" and name in _ENDS_P:
             self._pop()
         if name in _ENDS:
             self._end_siblings(*_ENDS[name])
@@ -123,9 +152,13 @@ class Builder:
             if self._parts and not self._parts[-1].endswith("\n"):
                 self._parts.append("\n")
             return
-        self._flush()
+        if self._parts:
+            self._flush()
         if self._flattened.get(name):
             self._flattened[name] -= 1
+            return
+        if self._open[-1].name == name and len(self._open) > 1:
+            self._pop()
             return
         for depth in range(len(self._open) - 1, 0, -1):
             found = self._open[depth].name
@@ -154,7 +187,6 @@ class Builder:
             self._pop()
 
     def _pop(self) -> None:
-        self._flush()
         element = self._open.pop()
         element.last = len(self.blocks)
         depth = len(self._open)
@@ -165,9 +197,7 @@ class Builder:
 
     def _flush(self) -> None:
         parts = self._parts
-        if not parts:
-            return
-        if not self._never:
+        if parts and not self._never:
             text = "".join(parts)
             text = _shaped(text) if self._pre else _flowing(text)
             if text:
