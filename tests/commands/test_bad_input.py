@@ -322,7 +322,7 @@ def test_bad_files_among_good_ones_are_listed_and_the_run_goes_on(herd: Herd, pa
     out = pages.parent / "run"
     # A threshold that nothing passes ends the run behind the documents: the rest of it is no matter here.
     said = herd("raise", "pico", *shrunk("curate.min_words=9999"), "--documents", pages, "--out", out)
-    refused(said, 9, "removed every document", "removed.jsonl.gz")
+    refused(said, 9, "removed every document", "removed")
     assert "3 inputs could not be read; they are listed in unreadable.jsonl" in said.out
     rows = [json.loads(line) for line in (stage(out, "documents") / "unreadable.jsonl").read_text().splitlines()]
     assert {row["file"]: row["reason"] for row in rows} == {
@@ -358,9 +358,9 @@ def test_a_line_of_200_mb_is_passed_over_without_being_held(pages: Path) -> None
 def test_documents_that_curation_removes_whole(herd: Herd, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("Hi.\n", encoding="utf-8")
     said = herd("raise", "pico", *shrunk(), "--documents", tmp_path / "short.txt", "--out", tmp_path / "run")
-    refused(said, 9, "the curation step 'length' removed every document", "removed.jsonl.gz", "read the reasons there")
+    refused(said, 9, "the curation step 'length' removed every document", "removed", "read the reasons there")
     place = Path(said.err.partition("[")[2].partition("]")[0])
-    with gzip.open(place, "rt", encoding="utf-8") as removed:
+    with gzip.open(place / "00000.jsonl.gz", "rt", encoding="utf-8") as removed:
         assert "short.txt" in removed.read()
 
 
@@ -381,7 +381,7 @@ def again(herd: Herd, run: Path, pages: Path, *settings: str) -> Said:
     ("name", "file", "setting", "code", "what"),
     [
         ("documents", "documents.jsonl.gz", "curate.min_words=4", 3, "cut short"),
-        ("corpus", "kept.jsonl.gz", "mix.tokens=11000", 3, "cut short"),
+        ("corpus", "kept/00000.jsonl.gz", "mix.tokens=11000", 3, "cut short"),
         ("tokenizer", "tokenizer.json", "flagship.pretrain.0.steps=5", 3, "not valid JSON"),
         ("shards", "train/tokens.bin", "flagship.pretrain.0.steps=5", 4, "tokens.bin is cut short"),
         ("shards", "train/documents.npy", "flagship.pretrain.0.steps=5", 4, "documents.npy is cut short"),

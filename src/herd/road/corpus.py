@@ -7,25 +7,46 @@ none of it left.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from herd.corpus.documents import Document
-from herd.corpus.engine.job import Job, Places
+from herd.corpus.documents import Document, Unreadable
+from herd.corpus.engine.job import Job
 from herd.corpus.engine.run import run as curate
 from herd.corpus.pipeline import read_kept
-from herd.corpus.settings import ReadSettings
 from herd.files import write_json
 from herd.paddock.noise import KINDS, Planted
 from herd.road.documents import read_all
 from herd.road.world import read_truth
 from herd.stages import Context
 
-_ANY_LINE = 1 << 40  # what the stage `documents` has taken is not refused here
+
+@dataclass(frozen=True)
+class _Documents:
+    """The artifact of the stage `documents`, read as the artifact that it is: damage in it ends the run."""
+
+    folder: Path
+
+    def __len__(self) -> int:
+        return 1
+
+    def read(self, unit: int) -> Iterator[Document | Unreadable]:
+        return read_all(self.folder)
+
+    def stamp(self, unit: int) -> str:
+        stat = (self.folder / "documents.jsonl.gz").stat()
+        return f"{self.folder} {stat.st_size} {stat.st_mtime_ns}"
+
+    def name(self, unit: int) -> str:
+        return "the documents of this run"
+
+    def size(self, unit: int) -> int:
+        return (self.folder / "documents.jsonl.gz").stat().st_size
 
 
 def run(ctx: Context) -> Mapping[str, Any]:
-    source = Places.of([ctx.inputs["documents"] / "documents.jsonl.gz"], ReadSettings(max_line_bytes=_ANY_LINE))
-    report = curate(Job(source, ctx.settings, ctx.out, ctx.scratch), ctx.progress)
+    report = curate(Job(_Documents(ctx.inputs["documents"]), ctx.settings, ctx.out, ctx.scratch), ctx.progress)
     metrics: dict[str, Any] = {"documents_in": report.documents_in, "documents_out": report.documents_out}
     if "world" in ctx.inputs:
         found = measure(read_truth(ctx.inputs["world"]), list(read_kept(ctx.out)), read_all(ctx.inputs["world"]))
