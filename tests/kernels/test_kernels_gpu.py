@@ -70,6 +70,7 @@ def test_they_compile_for_devices_that_are_not_here(capability, tmp_path, monkey
         (code.attention_kernel, ("*bf16", "*u8", "*u8", *pages), {"CODES": True, **heads}),
         (code.attention_kernel, ("*bf16", "*bf16", "*bf16", *pages), {"CODES": False, **tiles}),
         (code.attention_kernel, ("*bf16", "*u8", "*u8", *pages), {"CODES": True, **tiles}),
+        (code.attention_kernel, ("*fp32", "*fp32", "*fp32", *pages), {"CODES": False, **tiles, "R": 32, "TOKENS": 8}),
         (code.merge_kernel, (*sums, "*bf16", "i32"), {"SIZE": 128, "WIDTH": 128}),
     ]
     for kernel, types, constants in kernels:

@@ -19,7 +19,7 @@ from herd.kernels.attention import PageTensors
 from herd.kernels.gpu import code, launching_on
 
 _BLOCK, _SPLIT = 64, 512  # positions
-_ROWS = 64  # of a tile: tokens by query heads of a head of keys
+_COLUMN = 128  # bytes of a tile's column: 64 rows (tokens by query heads of a head of keys) of numbers of two bytes
 _FEW = 64  # tokens of one sequence whose parts are worked on side by side
 _FEWEST_ROWS = 16  # of a tile that a matrix unit takes
 
@@ -40,7 +40,7 @@ def prompt_attention(q_THK: Tensor, pages: PageTensors, table_P: Tensor, positio
     per_group = max(1, q_THK.shape[1] // pages.keys.shape[1])
     split = _SPLIT if len(q_THK) <= _FEW else table_P.shape[0] * pages.keys.shape[2]
     alone_T = torch.zeros_like(positions_T)
-    tokens = max(1, _ROWS // per_group)
+    tokens = max(1, _COLUMN // q_THK.element_size() // per_group)
     return _attend(q_THK, pages, table_P[None], alone_T, positions_T, tokens=tokens, split=split)
 
 
