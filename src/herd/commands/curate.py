@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING
 from herd.errors import SettingError
 
 if TYPE_CHECKING:
+    from herd.corpus.engine.job import Places
     from herd.corpus.report import StepCount
+
+
+_FEW_BYTES = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,7 @@ def run(asked: Asked) -> int:
     source = Places.of(asked.sources, reading)
     settings = override(CurateSettings(), asked.set)
     job = Job(source, settings, out, out / "work", memory=int(asked.memory_gb * 1e9))
-    workers = asked.workers or os.cpu_count() or 1
-    if asked.runner == "processes":
-        workers = min(workers, len(source))
+    workers = asked.workers or _workers(source)
     with Line(sys.stderr) as line:
         report = curate(job, line, workers=workers, runner=asked.runner)
     if not asked.keep_work:
@@ -60,6 +62,12 @@ def run(asked: Asked) -> int:
         print(f"{'unreadable':18} {count:>12,} {reason}")
     print(f"{out}: {report.documents_out:,} of {report.documents_in:,} documents kept")
     return 0
+
+
+def _workers(source: Places) -> int:
+    """One a core, as far as there are units; a few megabytes are done before other processes have begun."""
+    whole = sum(source.size(unit) for unit in range(len(source)))
+    return 1 if whole < _FEW_BYTES else min(os.cpu_count() or 1, len(source))
 
 
 def _row(step: StepCount) -> str:

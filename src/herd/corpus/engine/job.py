@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -43,6 +44,7 @@ class Held:
     """Documents in memory, as one unit. They have no stamp that would outlast the process."""
 
     documents: Sequence[Document | Unreadable]
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __len__(self) -> int:
         return 1
@@ -51,7 +53,7 @@ class Held:
         yield from self.documents
 
     def stamp(self, unit: int) -> str:
-        return f"held {id(self)}"
+        return self.token
 
     def name(self, unit: int) -> str:
         return "documents in memory"

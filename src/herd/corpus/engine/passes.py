@@ -121,12 +121,12 @@ def _incoming(job: Job, round_: int, unit: int, aside: list[Unreadable]) -> Iter
 
 
 def _clean(document: Document) -> Document:
-    """Texts are written as UTF-8: what cannot be, half of a surrogate pair, is a question mark before it is judged."""
-    if document.text.isascii():
+    """Documents are written as UTF-8: half of a surrogate pair is replaced before anything is judged or compared."""
+    if document.text.isascii() and document.id.isascii() and document.url.isascii():
         return document
-    row = document.row()
-    row["text"] = document.text.encode("utf-8", "replace").decode("utf-8")
-    return Document.from_row(row)
+    text = document.text.encode("utf-8", "replace").decode("utf-8")
+    name, url = (word.encode("utf-8", "backslashreplace").decode("utf-8") for word in (document.id, document.url))
+    return replace(document, id=name, text=text, url=url)
 
 
 def _segments(fates: Iterator[Fate]) -> Iterator[Iterable[list[Fate]]]:

@@ -44,6 +44,7 @@ def _run(job: Job, progress: Progress, workers: Workers) -> CurationReport:
         raise InputError("there is no document to curate", where=str(job.out), mend="hand in at least one document")
     if _is_finished(job):
         return _reported(job, progress)
+    (job.out / "report.json").unlink(missing_ok=True)  # written last: a folder without it is not finished
     for round_ in range(last):
         _each(MarkRound(round_), job, f"pass {round_ + 1} of {last + 1}", workers, progress)
         if round_ == 0 and not _documents(job):

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any, Self
 
 from herd.corpus.engine.job import Job
-from herd.errors import ArtifactError, MissingExtraError, SettingError
+from herd.errors import ArtifactError, HerdError, MissingExtraError, SettingError
 
 Task = Callable[[Job, int], None]
 Done = Callable[[int], None]
@@ -100,8 +100,18 @@ def _as_dataframe(task: Task, job: Job, numbers: Sequence[int], workers: int, ru
     units = daft.from_pydict({"unit": list(numbers)})
     if runner == "ray":  # its partitions are what is sent to a node
         units = units.into_partitions(len(numbers))
-    for row in units.select(run(units["unit"]).alias("unit")).iter_rows():
-        done(int(row["unit"]))
+    try:
+        for row in units.select(run(units["unit"]).alias("unit")).iter_rows():
+            done(int(row["unit"]))
+    except Exception as error:  # the library wraps what a task has raised in errors of its own
+        if isinstance(error, HerdError):
+            raise
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ArtifactError(
+            f"a unit failed under {runner}: {said[-1][:300]}",
+            where=str(job.work),
+            mend="see the cluster's log; run again",
+        ) from error
 
 
 def _daft(runner: str) -> Any:
