@@ -10,10 +10,11 @@ from herd.corpus.extract.metadata import Metadata, metadata, without_site
 from herd.corpus.extract.prune import prune
 from herd.corpus.extract.render import render
 from herd.corpus.extract.scan import MAX_CHARACTERS, tags
-from herd.corpus.extract.score import HEADINGS, block_score, frame, main_element
+from herd.corpus.extract.score import block_score, frame, main_element
 from herd.corpus.extract.tree import Block, Builder, build
 
-_LEAST, _LEAST_SHARE = 200, 0.15  # less text, and less of the page's: it is no article, all but its frame is taken
+_NEAR, _LEAD = 30, 60.0  # blocks between a heading and its text; score of a lead
+_LEAST_SHARE = 0.15  # of what reads like text: with less it is no article, and all but its frame is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +33,26 @@ def extract(html: str | bytes, url: str = "") -> Page:
     found = tags(with_formulas(page))
     told = metadata(found, page, url)
     built = build(found)
-    kept = _main(built)
-    title = _heading(built.blocks, kept, told.title)
+    scores, kept = _main(built)
+    title = _title(built.blocks, scores, kept, told.title)
+    pruned = bytearray(kept)
+    prune(built.elements, built.blocks, scores, pruned, title)
+    kept = pruned if _text(scores, pruned) >= _LEAST_SHARE * _text(scores, kept) and any(pruned) else kept
     return Page(title, render(block for block, mark in zip(built.blocks, kept, strict=True) if mark), told)
 
 
-def _heading(blocks: list[Block], kept: bytearray, title: str) -> str:
-    """The title without the name of its site, or the first heading; the text does not keep what says the same."""
-    for block, mark in zip(blocks, kept, strict=True):
+def _title(blocks: list[Block], scores: list[float], kept: bytearray, title: str) -> str:
+    """The title without the name of its site: the first heading up to the running text, where both say the same."""
+    for block, score, mark in zip(blocks, scores, kept, strict=True):
         if block.element.name == "h1":
-            title = without_site(title, block.text) or " ".join(block.text.split())
-        if mark:
+            return without_site(title, block.text) or " ".join(block.text.split())
+        if mark and score > 0:
             break
-    first = kept.find(1)
-    if first >= 0 and blocks[first].element.name in HEADINGS and " ".join(blocks[first].text.split()) == title:
-        kept[first] = 0
     return title
 
 
-def _main(built: Builder) -> bytearray:
-    """One mark a block: 1 for the main text."""
+def _main(built: Builder) -> tuple[list[float], bytearray]:
+    """(scores, one mark a block: 1 for the main text)."""
     blocks, elements = built.blocks, built.elements
     scores = [block_score(block) for block in blocks]
     inside = bytearray(b"\x01" * len(blocks))
@@ -61,12 +62,20 @@ def _main(built: Builder) -> bytearray:
     root = main_element(elements, scores)
     kept = bytearray(len(blocks))
     kept[root.first : root.last] = inside[root.first : root.last]
-    prune(elements, blocks, scores, kept)
-    size = _size(blocks, kept)
-    if size < _LEAST and size < _LEAST_SHARE * _size(blocks, inside):
+    for index in _lead(blocks, scores, root.first):
+        kept[index] = 1
+    if not any(kept) or _text(scores, kept) < _LEAST_SHARE * _text(scores, inside):
         kept = inside
-    return kept
+    return scores, kept
 
 
-def _size(blocks: list[Block], marks: bytearray) -> int:
-    return sum(len(block.text) for block, mark in zip(blocks, marks, strict=True) if mark)
+def _lead(blocks: list[Block], scores: list[float], start: int) -> list[int]:
+    """Running text between the heading of the page and its main element: a standfirst in a header of its own."""
+    near = range(start - 1, max(start - _NEAR, -1), -1)
+    heading = next((index for index in near if blocks[index].element.name == "h1"), start)
+    return [index for index in range(heading + 1, start) if scores[index] >= _LEAD and not blocks[index].linked]
+
+
+def _text(scores: list[float], marks: bytearray) -> float:
+    """How much of the marked blocks reads like text."""
+    return sum(score for score, mark in zip(scores, marks, strict=True) if mark and score > 0)

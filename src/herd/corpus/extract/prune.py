@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -19,17 +20,24 @@ _LINKS, _TABLE_LINKS = 0.5, 0.7  # share of an element's characters that are lin
 _LONE_LINK = 0.8
 _PHRASE_LINE = 120  # characters: a longer line is a sentence that happens to begin so
 _PHRASE_WORD = 30  # the same where the phrase is one word
+_REPEATED, _TIMES = frozenset(("pre", "td", "th", "li", "dt", "dd")), 2  # a line that a page says more often is a label
+_TITLE_SCORE = 200.0  # a longer block with the words of the title is text
+_RIGHTS, _RIGHTS_LINE = re.compile(r"©|\(c\) ?(?:19|20)\d\d|(?i:\ball rights reserved)"), 200
 _ENDED = re.compile(r"[.!?…。！？।]['\"”’»)]*$")
 _KEPT_LABELS = HEADINGS | {"li", "td", "th", "dt", "dd", "pre", "caption"}
 _NO_GROUP = HEADINGS | {"p", "li", "td", "th", "tr", "tbody", "pre", "dt", "dd"}
 
 
-def prune(elements: Sequence[Element], blocks: Sequence[Block], scores: Sequence[float], kept: bytearray) -> None:
+def prune(
+    elements: Sequence[Element], blocks: Sequence[Block], scores: Sequence[float], kept: bytearray, title: str
+) -> None:
     """Clear the marks of the blocks that are no text; `kept` has one mark a block."""
     _link_groups(elements, blocks, kept)
+    times = Counter(block.text for block in blocks if block.element.name not in _REPEATED)
     for index, block in enumerate(blocks):
-        if kept[index] and (_lone_link(block) or _is_phrase(block.text)):
-            kept[index] = 0
+        if kept[index]:
+            told = _lone_link(block) or _is_phrase(block.text) or (scores[index] <= 0 and times[block.text] > _TIMES)
+            kept[index] = not (told or (block.text == title and scores[index] <= _TITLE_SCORE))
     _outer_labels(blocks, scores, kept)
     _empty_headings(blocks, kept)
 
@@ -61,6 +69,8 @@ def _phrases() -> re.Pattern[str]:
 
 
 def _is_phrase(text: str) -> bool:
+    if len(text) <= _RIGHTS_LINE and _RIGHTS.search(text):
+        return True
     found = _phrases().match(text) if len(text) <= _PHRASE_LINE else None
     return found is not None and (" " in found[0].strip() or found[0].endswith(":") or len(text) <= _PHRASE_WORD)
 

@@ -17,9 +17,16 @@ from herd.corpus.extract.names import Role
 from herd.corpus.extract.tree import Block, Element
 
 HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
-_SENTENCE = re.compile(r"[.!?…:;。！？।։؟۔][\"'”’»)\]]*$|[^\W\d_]{2}[,;] |[^\W\d_]{2}[.!?] [\W\d]*[A-ZÀ-Þ]|[，、،。]")
+_ENDED = re.compile(r"[.!?…。！？।։؟۔][\"'”’»)\]]*$")
+_PHRASED = re.compile(r"[^\W\d_]{2}[,;:] |[^\W\d_]{2}[.!?] [\W\d]*[A-ZÀ-Þ]|[，、،。]|[:;]$")
 _IDEOGRAMS = re.compile(r"[\u3040-\u9fff\uac00-\ud7af].*[。！？.]")
-_TINY, _SHORT, _LONG, _MOST = 12, 30, 120, 800  # characters: a label; a paragraph; what one block can weigh
+_TINY, _SHORT, _MIDDLE, _LONG, _MOST = (
+    12,
+    30,
+    60,
+    120,
+    800,
+)  # characters: a label; a paragraph; what one block can weigh
 _LABEL, _LINK_HEADING = -12.0, -80.0
 _MAIN_BONUS = 1.25
 _WHOLE, _TEASERS = 0.65, 2.0  # share of the score to keep; text lost for each unit of labels and links lost
@@ -50,7 +57,9 @@ def block_score(block: Block) -> float:
         return min(size, _MOST) / 2
     if linked > 0.5 * size:
         return _LABEL - min(linked, 200) / 4
-    if size - linked >= _LONG or (size >= _SHORT and _SENTENCE.search(text)):
+    if size - linked >= _LONG or (
+        size >= _SHORT and (_ENDED.search(text) or (size >= _MIDDLE and _PHRASED.search(text)))
+    ):
         return float(min(size, _MOST) - 2 * linked)
     if size >= _TINY and not text.isascii() and _IDEOGRAMS.search(text):
         return float(2 * size)

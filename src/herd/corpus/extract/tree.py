@@ -98,7 +98,6 @@ class Builder:
                 pass
             elif kind == _BLOCK or (kind == _OTHER and "-" in name):
                 (self._close if closing else self._start)(name if name.islower() else name.lower(), written)
-                link = link and not closing
             elif kind == _LINK:
                 link = not closing and "href" in written
             elif kind == _BREAK:
