@@ -21,7 +21,7 @@ U64 = NDArray[np.uint64]
 
 _GAP, _LETTER, _THAI, _THAI_LEAD, _THAI_VOWEL, _SIGN, _SINGLE, _MARK = range(8)
 _LAST = 0xFFFF
-_SPACES = np.array([ord(space) for space in " \n\t\r\v\f\xa0\u3000"], dtype=np.uint32)
+_SPACES = " \n\t\r\v\f\xa0\u3000"
 _SIGNS = "+-*/=<>%^−×÷"
 _ONE_CHARACTER_SCRIPTS = ((0x0E80, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x9FFF), (0xF900, 0xFAFF))
 
@@ -74,6 +74,18 @@ def _classes() -> NDArray[np.uint8]:
 
 
 @functools.cache
+def _space_table() -> NDArray[np.bool_]:
+    table = np.zeros(_LAST + 1, dtype=np.bool_)
+    table[[ord(space) for space in _SPACES]] = True
+    return table
+
+
+def _spaces(codes: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = _space_table()[np.minimum(codes, _LAST)]
+    return found
+
+
+@functools.cache
 def _powers() -> U64:
     powers = np.full(_LONGEST, _BASE, dtype=np.uint64)
     powers[0] = 1
@@ -117,7 +129,7 @@ def units(text: str, *, whole_tokens: bool = False) -> Units:
     """
     codes, kinds = _coded(text.lower())
     if whole_tokens:
-        marks = ((kinds == _GAP) & ~np.isin(codes, _SPACES)) | (kinds == _SIGN)
+        marks = ((kinds == _GAP) & ~_spaces(codes)) | (kinds == _SIGN)
         kinds = np.where(marks, np.uint8(_LETTER), kinds)
     starts = _starts(kinds)
     inside = kinds != _GAP
@@ -126,7 +138,9 @@ def units(text: str, *, whole_tokens: bool = False) -> Units:
     if not len(firsts):
         empty = np.empty(0, dtype=np.int64)
         return Units(empty.astype(np.uint64), empty, empty.astype(np.uint8))
-    lengths = np.diff(firsts, append=len(codes))
+    lengths = np.empty_like(firsts)
+    np.subtract(firsts[1:], firsts[:-1], out=lengths[:-1])  # np.diff with its `append` takes several times as long
+    lengths[-1] = len(codes) - firsts[-1]
     places = np.minimum(np.arange(len(codes)) - np.repeat(firsts, lengths), _LONGEST - 1)
     terms = (codes.astype(np.uint64) + np.uint64(1)) * _powers()[places]
     return Units(mixed(np.add.reduceat(terms, firsts)), lengths, kinds[firsts])
@@ -169,5 +183,5 @@ def growing_ngrams(hashes: U64, longest: int) -> Iterator[tuple[int, U64]]:
 def readable_fraction(text: str) -> float:
     """Letters, digits and their marks among the characters that are not space; 1.0 for a text of spaces."""
     codes, kinds = _coded(text)
-    solid = len(codes) - int(np.isin(codes, _SPACES).sum())
+    solid = len(codes) - int(np.count_nonzero(_spaces(codes)))
     return float(np.count_nonzero((kinds != _GAP) & (kinds != _SIGN)) / solid) if solid else 1.0
