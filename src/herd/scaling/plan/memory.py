@@ -85,9 +85,7 @@ def kept_numbers(costs: Costs) -> float:
     """Numbers a token, of the width that is computed with, that a layer keeps, on the mean over layers."""
     plan, config = costs.way.plan, costs.job.config
     d, f, k = config.dim / plan.tp, config.ffn_dim / plan.tp, costs.kv
-    repeated = plan.cp > 1 and not costs.job.gpu.measured  # of torch's kernels none shares keys where it has a mask
-    keys = 2 * plan.cp * (d if repeated else k)
-    everything = 6 * d + keys + 3 * f + d * repeated  # attention's results of both chunks, and joined
+    everything = 6 * d + _keys(costs) + 3 * f + d * _repeats(costs)  # attention's results of both chunks, and joined
     sparing = 4 * d + 2 * k + 2 * f
     if costs.job.software.selective:
         return (everything + d) / 2
@@ -95,8 +93,19 @@ def kept_numbers(costs: Costs) -> float:
     return everything + (less - everything) / plan.recompute_every
 
 
+def _repeats(costs: Costs) -> bool:
+    """Whether keys are repeated for their query heads: of torch's GPU kernels none shares them where it has a mask."""
+    return costs.way.plan.cp > 1 and not costs.job.gpu.measured
+
+
+def _keys(costs: Costs) -> float:
+    """Numbers a token of this rank of all keys and values that it attends to."""
+    plan, config = costs.way.plan, costs.job.config
+    return 2 * plan.cp * (config.dim / plan.tp if _repeats(costs) else costs.kv)
+
+
 def _all_numbers(costs: Costs) -> float:
     """Of one layer while it is in backward: all that it keeps or makes again, the gradients, the input gathered."""
     plan, config = costs.way.plan, costs.job.config
     cut = 6 * config.dim + 3 * config.ffn_dim
-    return 2 * cut / plan.tp + 2 * costs.kv * plan.cp + (config.dim if plan.tp > 1 else 0)
+    return 2 * cut / plan.tp + 2 * _keys(costs) + (config.dim if plan.tp > 1 else 0)
