@@ -23,6 +23,7 @@ from herd.road import gates, pretrain, reading
 from herd.road.gates import GateLog, Verdict, needles
 from herd.road.graph import herd_of
 from herd.road.settings import Pretrain
+from herd.road.summary.lineage import at_gates
 from herd.stages import Context
 from herd.text import Tokenizer
 from herd.train.phases import ContextGates, MixChange
@@ -132,6 +133,15 @@ def test_a_log_of_verdicts_is_read_back(tmp_path):
     log.add(Verdict(3, 1.0, 1.0, (True, False), False))
     assert GateLog(tmp_path / "gates.json").verdicts == log.verdicts
     assert (log.prolongations, log.passed) == (1, False)
+
+
+def test_the_report_says_what_was_seen_at_the_gates_and_how_many_needles_were_needed(tmp_path):
+    assert at_gates(tmp_path) == ""
+    log = GateLog(tmp_path / "gates.json")
+    log.add(Verdict.of(GATES, 3, 1.0, 1.0, [True, False]))
+    assert at_gates(tmp_path).endswith("1 of 2 needles found, none needed; lost at depth 100%")
+    log.add(Verdict.of(replace(GATES, found=0.6), 6, 1.0, 1.0, [True, True]))
+    assert at_gates(tmp_path).endswith("2 of 2 needles found, 2 needed")
 
 
 class Reader:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 from herd import __version__
 from herd.report.data import LineageNode, ModelCard, RunFacts, Score, StageTime
+from herd.road.gates import GateLog
 from herd.road.machine import machine, source_version
 from herd.road.summary.folders import Folders, as_score, model_bytes
 from herd.road.summary.training import pretrained_tokens
@@ -14,9 +16,15 @@ from herd.stages import wall_seconds
 DOCUMENTS = ("world", "documents", "corpus")
 
 
+def at_gates(stage: Path) -> str:
+    """What was seen at the gates of a long-context stage, in words; nothing for other stages."""
+    verdicts = GateLog(stage / "gates.json").verdicts
+    return f"gates: {verdicts[-1].told()}" if verdicts else ""
+
+
 def run_facts(folders: Folders) -> RunFacts:
     """Times are each stage's own, kills and resumes included; a stage that was found done counts what it once took."""
-    times = [StageTime(name, folders.made(name).get("seconds")) for name in folders.paths]
+    times = [StageTime(name, folders.made(name).get("seconds"), at_gates(path)) for name, path in folders.paths.items()]
     spent = wall_seconds(folders.made(name) for name in folders.paths)
     talks = folders.flagship in folders
     return RunFacts(
