@@ -122,7 +122,7 @@ _FORMS: dict[str, Callable[[list[str]], str]] = {
 def linear(mathml: str) -> str:
     """The content of <math> as TeX: fractions, roots, scripts and tables; other elements are their content in a row."""
     stack: list[tuple[str, list[str]]] = [("math", [])]
-    for closing, name, written, text in tags(mathml)[1:]:
+    for _, closing, name, written, text in tags(mathml)[1:]:
         name = name.lower().rpartition(":")[2]
         if not closing and not written.endswith("/"):
             stack.append((name, []))

@@ -51,7 +51,7 @@ def metadata(tags: Iterable[Tag], html: str, url: str = "") -> Metadata:
     """What the tags of the page and its JSON-LD say; `url` completes a relative address."""
     told: dict[str, str] = {}
     canonical = language = title = ""
-    for closing, name, written, text in tags:
+    for _, closing, name, written, text in tags:
         if name not in _TELLING or closing:
             continue
         name, found = name.lower(), attributes(written)

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
-from herd.corpus.extract.score import HEADINGS, running
-from herd.corpus.extract.tree import Block, Element
+from herd.corpus.extract.score import running
+from herd.corpus.extract.tree import HEADINGS, Block, Element
 
 _LINKS, _TABLE_LINKS = 0.5, 0.7  # share of an element's characters that are links
 _LONE_LINK = 0.8

@@ -14,9 +14,8 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from herd.corpus.extract.names import Role
-from herd.corpus.extract.tree import Block, Element
+from herd.corpus.extract.tree import HEADINGS, Block, Element
 
-HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 _ENDED = re.compile(r"[.!?…。！？।։؟۔][\"'”’»)\]]*$")
 _PHRASED = re.compile(r"[^\W\d_]{2}[,;:] |[^\W\d_]{2}[.!?] [\W\d]*[A-ZÀ-Þ]|[，、،。]|[:;]$")
 _IDEOGRAMS = re.compile(r"[\u3040-\u9fff\uac00-\ud7af].*[。！？.]")

@@ -7,6 +7,7 @@ out are closed as the HTML standard says (section 13.1.2.4); deeper nesting than
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from html import unescape
 
@@ -57,6 +58,8 @@ _KINDS = (
     | dict.fromkeys(_INLINES, _INLINE)
 )
 _KINDS |= {name.upper(): kind for name, kind in _KINDS.items()}
+HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
+_PERMALINK = re.compile(r"\s*(?:[¶#§🔗]|\[ ?(?:edit|bearbeiten|modifier|modifica|editar|संपादित|แก้ไข)[^\]]{0,40}\])+$")
 _BREAK_MARK = "\x00"  # the standard lets no page hold it
 
 
@@ -92,7 +95,7 @@ class Builder:
 
     def read(self, tags: Iterable[Tag]) -> None:
         kinds, parts, link = _KINDS, self._parts, False
-        for closing, name, written, text in tags:
+        for _, closing, name, written, text in tags:
             kind = kinds.get(name, _OTHER)
             if kind == _INLINE:
                 pass
@@ -199,6 +202,8 @@ class Builder:
         if parts and not self._never:
             text = "".join(parts)
             text = _shaped(text) if self._pre else _flowing(text)
+            if self._open[-1].name in HEADINGS:
+                text = _PERMALINK.sub("", text)
             if text:
                 self.blocks.append(Block(text, self._open[-1], min(self._linked, len(text))))
         parts.clear()
