@@ -126,6 +126,16 @@ def test_light_rooms_import_no_torch() -> None:
     assert run_python(code) == ""
 
 
+def test_whoever_only_answers_waits_for_no_compiler() -> None:
+    """torch's compiler and what stands behind it take longer to import than the rest of torch."""
+    code = (
+        "import sys\n"
+        "import herd.commands.chat, herd.commands.evaluate, herd.serve.loading\n"
+        "print([name for name in ('torch._dynamo', 'torch._inductor', 'sympy') if name in sys.modules])\n"
+    )
+    assert run_python(code) == "[]"
+
+
 def test_every_recipe_is_built_without_torch() -> None:
     code = (
         "import sys\n"

@@ -36,12 +36,22 @@ def is_making_again() -> bool:
     return _open > 0
 
 
-@torch._dynamo.disable  # type: ignore[untyped-decorator]  # a graph ends here: a result is told by being the same tensor
-def _noted(value: Tensor, function: Callable[..., Tensor], inputs: tuple[Any, ...], always: bool) -> Tensor:
+def _note(value: Tensor, function: Callable[..., Tensor], inputs: tuple[Any, ...], always: bool) -> Tensor:
     keeper = _KEEPER.get()
     if keeper is not None and (keeper.everything or always):
         keeper.note(value, function, inputs)
     return value
+
+
+_noted = _note
+
+
+def _hide_from_compilers() -> None:
+    """A compiled graph ends at `_noted`: a result is told by being the same tensor. Done when it is first wanted, for
+    torch's compiler takes longer to import than all else that a model which only answers needs."""
+    global _noted
+    if _noted is _note:
+        _noted = torch._dynamo.disable(_note)
 
 
 @contextmanager
@@ -53,6 +63,7 @@ def making_again(everything: bool = True) -> Iterator[None]:
         with _more(keeper, everything):
             yield
         return
+    _hide_from_compilers()
     keeper = _Keeper(everything)
     token, _open = _KEEPER.set(keeper), _open + 1
     try:
