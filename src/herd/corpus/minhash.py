@@ -45,7 +45,10 @@ def bands_for(threshold: float, permutations: int) -> tuple[int, int]:
 def shingles(text: str, size: int) -> U32:
     """The sorted distinct hashes of all runs of `size` words, uint32; composed and decomposed letters are one."""
     text = unicodedata.normalize("NFKC", text)
-    return np.unique((ngram_hashes(units(text).hashes, size) >> np.uint64(32)).astype(np.uint32))
+    found = np.sort((ngram_hashes(units(text).hashes, size) >> np.uint64(32)).astype(np.uint32))
+    fresh = np.ones(len(found), np.bool_)  # np.unique does the same in ten times the time
+    np.not_equal(found[1:], found[:-1], out=fresh[1:])
+    return found[fresh]
 
 
 def signatures(sets: Sequence[U32], permutations: int, seed: int = 1) -> U32:
@@ -139,7 +142,7 @@ class NearDuplicates:
         rows = np.arange(first, first + len(documents), dtype=np.uint32)
         filled = np.array([len(values) > 0 for values in sets], np.bool_)
         keys = band_keys(signatures(sets, self._permutations)[filled], *bands_for(self._threshold, self._permutations))
-        facts = {
+        facts: dict[str, NDArray[Any]] = {
             "row": rows,
             "size": np.array([len(values) for values in sets], np.int64),
             "length": np.array([len(document.text) for document in documents], np.int64),
@@ -214,7 +217,7 @@ def duplicate_groups(sets: Sequence[U32], threshold: float, permutations: int) -
     groups = Groups()
     numbers = np.flatnonzero([len(values) > 0 for values in sets])
     if len(numbers):
-        marks = signatures([sets[number] for number in numbers], permutations)
+        marks = signatures([values for values in sets if len(values)], permutations)
         keys = band_keys(marks, *bands_for(threshold, permutations))
         order = np.argsort(keys.ravel(), kind="stable")
         members = np.repeat(numbers, keys.shape[1])[order]

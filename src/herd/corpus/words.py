@@ -132,8 +132,8 @@ def units(text: str, *, whole_tokens: bool = False) -> Units:
         marks = ((kinds == _GAP) & ~_spaces(codes)) | (kinds == _SIGN)
         kinds = np.where(marks, np.uint8(_LETTER), kinds)
     starts = _starts(kinds)
-    inside = kinds != _GAP
-    codes, starts, kinds = codes[inside], starts[inside], kinds[inside]
+    inside = np.flatnonzero(kinds != _GAP)  # places to take are faster than a mask three times
+    codes, starts, kinds = codes.take(inside), starts.take(inside), kinds.take(inside)
     firsts = np.flatnonzero(starts)
     if not len(firsts):
         empty = np.empty(0, dtype=np.int64)
