@@ -8,7 +8,8 @@ forecast; vs_peer is how far they are apart. In the same minutes, because what e
                     the same run, so vs_limit is what an axis leaves of two processors
 `train-scaling-*`   one process over widths, lengths of rows and sequences of a step; the limit is the matrix rate
 
-HERD_BENCH_MACHINE=FOLDER keeps the machine's description there, as a file for `herd plan --gpu`.
+HERD_BENCH_MACHINE=FOLDER keeps the machine's description there, as a file for `herd plan --gpu`, and takes one that is
+there: measuring and training are then a run each. HERD_BENCH_ROUNDS: how often all cases are done.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from bench.harness import Row, make_row
 from herd.commands.plan_measure import measured
 from herd.config import save
 from herd.llama.config import LlamaConfig
-from herd.scaling.plan.hardware import Gpu
+from herd.scaling.plan.hardware import Gpu, find_gpu
 from herd.scaling.plan.job import Job, Way
-from herd.scaling.plan.network import Network
+from herd.scaling.plan.network import Network, find_network
 from herd.scaling.plan.step import Step, simulate
 from herd.train.parallel.plan import ParallelPlan, parse_plan
 
 SHAPE = LlamaConfig(vocab_size=4096, dim=256, n_layers=6, n_heads=8, n_kv_heads=4, ffn_dim=768)
 SEQUENCES, LENGTH, MICRO = 8, 512, 2  # sequences of a step, tokens of one, sequences of a micro-batch
-WARM_UP, STEPS = 1, 3
+WARM_UP, STEPS, ROUNDS = 1, 3, 2
 LAYOUTS = {
     "dp2-none": "dp=2,shard=none",
     "dp2-keep": "dp=2,shard=keep",
@@ -44,7 +45,7 @@ LAYOUTS = {
     "cp2": "cp=2",
     "pp2": "pp=2",
 }
-WIDTHS, LENGTHS, BATCHES = (64, 128, 256, 384, 512), (64, 128, 256, 512, 1024, 2048), (1, 2, 4, 8)
+WIDTHS, LENGTHS, BATCHES = (64, 128, 256, 512), (64, 256, 512, 1024, 2048), (1, 2, 4, 8)
 Case = tuple[LlamaConfig, ParallelPlan, int, int, int]  # model, plan, sequences of a step, tokens of one, micro-batch
 
 
@@ -69,6 +70,13 @@ def forecast(case: Case, gpu: Gpu, network: Network) -> Step:
     config, plan, sequences, length, micro = case
     job = Job(config, plan.world_size, gpu, network, length, sequences * length)
     return simulate(job, Way(plan, max(1, micro // plan.dp)))
+
+
+def bench_machine() -> list[Row]:
+    """No rows: for HERD_BENCH_MACHINE."""
+    for world in (1, 2):
+        _machine(world)
+    return []
 
 
 def bench_layouts() -> list[Row]:
@@ -104,11 +112,14 @@ def _row(name: str, rate: float, step: Step, case: Case, limit: Sequence[float])
 
 
 def _machine(world: int) -> tuple[Gpu, Network]:
-    gpu, network = measured(world)
     folder = os.environ.get("HERD_BENCH_MACHINE")
+    path = Path(folder or ".") / f"processes-{world}.json"
+    if folder and path.exists():
+        return find_gpu(str(path)), find_network(str(path.with_suffix(".network.json")))
+    gpu, network = measured(world)
     if folder:
-        save(Path(folder) / f"processes-{world}.json", gpu)
-        save(Path(folder) / f"processes-{world}.network.json", network)
+        save(path, gpu)
+        save(path.with_suffix(".network.json"), network)
     return gpu, network
 
 
@@ -139,10 +150,13 @@ def _of_rank(cases: dict[str, Case], rank: int, world: int, folder: str, answers
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/store", timedelta(seconds=600), world, rank)
     found = dict.fromkeys(cases, 0.0)
-    for name, (config, plan, sequences, length, micro) in [*cases.items(), *cases.items()]:
+    rounds = int(os.environ.get("HERD_BENCH_ROUNDS", ROUNDS))
+    for name, (config, plan, sequences, length, micro) in list(cases.items()) * rounds:
         if plan.world_size == world or rank == 0:
             taken = steps(config, plan, sequences, length, micro, WARM_UP, STEPS)
             found[name] = max(found[name], sequences * length / max(statistics.median(taken), 1e-9))
+            if rank == 0:
+                print(f"{name}: {found[name]:,.0f} tokens/s", file=sys.stderr, flush=True)
         dist.barrier()
     if rank == 0:
         answers.put(found)
@@ -150,6 +164,7 @@ def _of_rank(cases: dict[str, Case], rank: int, world: int, folder: str, answers
 
 
 ROWS = {
+    "plan-machine": ("this machine as hardware for herd plan, into HERD_BENCH_MACHINE", bench_machine),
     "plan-cpu": ("two processes of the trainer by layout, beside herd plan and twice one process", bench_layouts),
     "train-scaling": ("one process of the trainer by width, length and batch, beside herd plan", bench_shapes),
 }

@@ -73,14 +73,14 @@ def _machine(world: int, taken: dict[str, float]) -> Gpu:
             backward.append(Point(length, 2.5 * flops / max(taken[f"{name} both {length}"] - ahead, 0.1 * ahead)))
         return Attention(tuple(forward), tuple(backward))
 
-    def products(name: str) -> tuple[Point, ...]:
+    def products(name: str, same: int) -> tuple[Point, ...]:
         sizes = {side: float(probe.ROWS * side * side) for side in probe.SIDES}
-        return tuple(Point(size ** (1 / 3), 6 * size / taken[f"{name} {side}"]) for side, size in sizes.items())
+        return tuple(Point(size ** (1 / 3), 6 * same * size / taken[f"{name} {side}"]) for side, size in sizes.items())
 
     gather, reduce = _link_rates(world, taken)
     machine = Measured(
-        products=products("products"),
-        cut_products=products("cut products"),
+        products=products("products", probe.SAME),
+        cut_products=products("cut products", 1),
         attention=attention("own"),
         gathered_attention=attention("gathered"),
         stream_rate=12 * probe.STREAM / taken["sum"],

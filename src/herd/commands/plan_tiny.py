@@ -31,7 +31,7 @@ from herd.train.sources import FixedBatches
 
 LENGTH, ROWS = 16, 2  # tokens of a row, rows of a micro-batch
 RUNS = ((2, 2), (2, 4), (4, 4))  # layers, micro-batches of a process
-WARM_UP, STEPS = 2, 10
+WARM_UP, STEPS = 2, 8
 PLANS = {
     "plain": "dp={n},shard=none",
     "keep": "dp={n},shard=keep",
