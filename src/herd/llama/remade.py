@@ -51,7 +51,7 @@ def _hide_from_compilers() -> None:
     torch's compiler takes longer to import than all else that a model which only answers needs."""
     global _noted
     if _noted is _note:
-        _noted = torch._dynamo.disable(_note)
+        _noted = torch._dynamo.disable(_note)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
