@@ -43,7 +43,7 @@ def run(asked: Asked) -> int:
     from herd.corpus.settings import MEGABYTE, CurateSettings, ReadSettings
 
     _check(asked)
-    out = Path(asked.out)
+    out = Path(asked.out).absolute()  # workers may stand elsewhere
     reading = ReadSettings(unit_bytes=max(1, int(asked.unit_mb * MEGABYTE)))
     source = Places.of(asked.sources, reading)
     settings = override(CurateSettings(), asked.set)

@@ -12,6 +12,7 @@ Nothing in a file stops the run, and nothing is passed over silently.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -62,6 +63,7 @@ def parts_of(source: str | Path, settings: ReadSettings) -> tuple[list[Part], li
     """The same, file by file and not put together."""
     files, aside = found(source, MEND)
     root = str(source).rstrip("/")
+    alone = len(files) == 1 and files[0].path in (root, os.path.abspath(root))
     names = {file.name.rpartition("/")[2].lower() for file in files}
     is_dataset = not names.isdisjoint(_MARKS) or any(kind_of(name) in _TABLES for name in names)
     parts: list[Part] = []
@@ -70,7 +72,7 @@ def parts_of(source: str | Path, settings: ReadSettings) -> tuple[list[Part], li
         if why:
             aside.append(why)
         else:
-            parts += _cut(file, _source(file, root), settings)
+            parts += _cut(file, _source(file, root, alone), settings)
     return parts, aside
 
 
@@ -114,10 +116,10 @@ def _no_document(file: File, is_dataset: bool) -> Unreadable | None:
     return None
 
 
-def _source(file: File, root: str) -> str:
+def _source(file: File, root: str, alone: bool) -> str:
     """A file of records is a collection of its own; pages are one by folder: the first below the root, or the root."""
     base = file.name.rpartition("/")[2]
-    if not KINDS[kind_of(base)].page or file.path.rstrip("/") == root:
+    if not KINDS[kind_of(base)].page or alone:
         return base.split(".", 1)[0]
     inside = file.name.split("/")
     return inside[0] if len(inside) > 1 else Path(root).resolve().name or "documents"

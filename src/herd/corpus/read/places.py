@@ -17,7 +17,7 @@ _BLOCK = 1 << 22  # bytes asked for at once over a network
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """`path` opens it, `name` is how ids and verdicts call it; `stamp` changes when its content does."""
+    """`path` opens it from anywhere, `name` is how ids and verdicts call it, `stamp` changes when its content does."""
 
     path: str
     name: str
@@ -68,7 +68,7 @@ def _file(path: Path, name: str) -> File:
     if not path.is_file():
         return File(str(path), name, -1, "")
     stat = path.stat()
-    return File(str(path), name, stat.st_size, str(stat.st_mtime_ns))
+    return File(os.path.abspath(path), name, stat.st_size, str(stat.st_mtime_ns))
 
 
 def _remote_files(url: str, mend: str) -> tuple[list[File], list[Unreadable]]:
