@@ -68,7 +68,7 @@ def _told(one: Passed) -> str:
     lines = [f"document {one.id}, source {one.source}, language {one.lang or 'not known'}"]
     if one.url:
         lines.append(f"  from {one.url}")
-    lines.append(f"  read from {one.unit}")
+    lines.append(f"  read from {one.file}" + (f" at byte {one.offset}" if one.offset else ""))
     lines += [f"  changed by {step}: {_reason(reason, detail)}" for step, reason, detail in one.edits]
     if one.dropped:
         step, reason, detail = one.dropped

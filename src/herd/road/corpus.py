@@ -31,8 +31,8 @@ class _Documents:
     def __len__(self) -> int:
         return 1
 
-    def read(self, unit: int) -> Iterator[Document | Unreadable]:
-        return read_all(self.folder)
+    def read(self, unit: int) -> Iterator[tuple[str, Document | Unreadable]]:
+        yield from ((self.name(unit), one) for one in read_all(self.folder))
 
     def stamp(self, unit: int) -> str:
         stat = (self.folder / "documents.jsonl.gz").stat()

@@ -30,6 +30,7 @@ class Fate:
     """`document` as it is now, or as it was when it was dropped by the step at place `dropped`."""
 
     document: Document
+    file: str  # that it was read from
     characters: int  # when it came
     edits: list[Edit] = field(default_factory=list)
     dropped: int = ALIVE
@@ -52,15 +53,15 @@ class Fate:
 
     def row(self) -> dict[str, Any]:
         edits = [[one.step, one.reason, one.detail, one.characters] for one in self.edits]
-        fate = [self.dropped, self.reason, self.detail, self.characters, edits, self.before]
+        fate = [self.file, self.dropped, self.reason, self.detail, self.characters, edits, self.before]
         return {**self.document.row(), "fate": fate}
 
     @staticmethod
     def from_row(row: Mapping[str, Any]) -> Fate:
-        dropped, reason, detail, characters, edits, before = row["fate"]
+        file, dropped, reason, detail, characters, edits, before = row["fate"]
         changes = [Edit(*one) for one in edits]
         shown = {int(step): text for step, text in before.items()}
-        return Fate(Document.from_row(row), characters, changes, dropped, reason, detail, shown)
+        return Fate(Document.from_row(row), file, characters, changes, dropped, reason, detail, shown)
 
 
 class Counted:

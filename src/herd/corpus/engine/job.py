@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from herd.config import to_plain
-from herd.corpus.read import Unit, read, units
+from herd.corpus.read import Unit, read_part, units
 from herd.corpus.records import Document, Unreadable
 from herd.corpus.settings import CurateSettings, ReadSettings
 from herd.corpus.step import CorpusStep, ManyStep, Step
@@ -29,7 +29,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, unit: int) -> Iterator[Document | Unreadable]: ...
+    def read(self, unit: int) -> Iterator[tuple[str, Document | Unreadable]]:
+        """Each with the name of the file that it is from."""
 
     def stamp(self, unit: int) -> str: ...
 
@@ -49,8 +50,8 @@ class Held:
     def __len__(self) -> int:
         return 1
 
-    def read(self, unit: int) -> Iterator[Document | Unreadable]:
-        yield from self.documents
+    def read(self, unit: int) -> Iterator[tuple[str, Document | Unreadable]]:
+        yield from ((self.name(unit), one) for one in self.documents)
 
     def stamp(self, unit: int) -> str:
         return self.token
@@ -83,10 +84,11 @@ class Places:
     def __len__(self) -> int:
         return len(self.units)
 
-    def read(self, unit: int) -> Iterator[Document | Unreadable]:
+    def read(self, unit: int) -> Iterator[tuple[str, Document | Unreadable]]:
         if unit == 0:
-            yield from self.aside
-        yield from read(self.units[unit], self.settings)
+            yield from ((one.file, one) for one in self.aside)
+        for part in self.units[unit].parts:
+            yield from ((part.name, one) for one in read_part(part, self.settings))
 
     def stamp(self, unit: int) -> str:
         parts = [asdict(part) for part in self.units[unit].parts]

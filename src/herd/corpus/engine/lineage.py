@@ -20,7 +20,6 @@ from herd.corpus.duplicates import hashes, same_page
 from herd.corpus.engine.fates import ALIVE, Fate
 from herd.corpus.engine.files import packed_lines
 from herd.errors import ArtifactError, InputError
-from herd.files import read_json
 
 _PIECE = re.compile(r"#\d+$")  # of a long document that was cut for mixing
 _MEND = "name a folder that `herd curate` has written"
@@ -30,7 +29,8 @@ _MEND = "name a folder that `herd curate` has written"
 class Passed:
     """One document: where it was read, what it is called, the steps that changed it, and the one that dropped it."""
 
-    unit: str
+    file: str
+    offset: str  # of an archive's record
     id: str
     url: str
     source: str
@@ -42,7 +42,9 @@ class Passed:
 def line_of(fate: Fate, names: Sequence[str]) -> dict[str, Any]:
     """A document's line of the lineage."""
     document = fate.document
-    row: dict[str, Any] = {"id": document.id, "source": document.source, "lang": document.lang}
+    row: dict[str, Any] = {"id": document.id, "file": fate.file, "source": document.source, "lang": document.lang}
+    if "offset" in document.meta:  # inside an archive
+        row["offset"] = document.meta["offset"]
     if document.url:
         row["url"] = document.url
     if fate.edits:
@@ -70,11 +72,10 @@ def find(out: Path, wanted: str) -> Iterator[Passed]:
         at = np.minimum(np.searchsorted(index, keys), max(0, len(index) - 1))
         if not len(index) or not (index[at] == keys).any():
             continue
-        unit = read_json(out / "counts" / f"{path.stem}.json")["unit"]
         for line in packed_lines(out / "lineage" / f"{path.stem}.jsonl.gz"):
             row = json.loads(line)
             if row["id"] == wanted or (row.get("url") and same_page(row["url"]) == page):
-                yield _passed(row, unit)
+                yield _passed(row)
 
 
 def trace(out: Path, document: str) -> Passed:
@@ -86,9 +87,16 @@ def trace(out: Path, document: str) -> Passed:
     raise InputError(f"the curation has no document '{document}'", where=str(out), mend=_MEND)
 
 
-def _passed(row: dict[str, Any], unit: str) -> Passed:
+def _passed(row: dict[str, Any]) -> Passed:
     edits = [(str(step), str(reason), str(detail)) for step, reason, detail in row.get("edits", ())]
     dropped = row.get("dropped")
     return Passed(
-        unit, row["id"], row.get("url", ""), row["source"], row["lang"], edits, tuple(dropped) if dropped else None
+        row["file"],
+        row.get("offset", ""),
+        row["id"],
+        row.get("url", ""),
+        row["source"],
+        row["lang"],
+        edits,
+        tuple(dropped) if dropped else None,
     )

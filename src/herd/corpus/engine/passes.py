@@ -95,18 +95,18 @@ def finish(job: Job, unit: int) -> None:
     aside = read_json(job.unit_folder(0, unit) / "unreadable.json")
     write_packed(job.out / "unreadable" / name, map(encoded, aside))
     reasons = Counter(item["reason"] for item in aside)
-    counts = {"unit": job.source.name(unit), "steps": tally.counts(), "unreadable": dict(reasons), "shown": aside[:20]}
+    counts = {"steps": tally.counts(), "unreadable": dict(reasons), "shown": aside[:20]}
     write_json(target, {"made": made, **counts})  # last: what stands beside it is whole
 
 
 def _incoming(job: Job, round_: int, unit: int, aside: list[Unreadable]) -> Iterator[Fate]:
     """The unit's documents as they enter a round."""
     if round_ == 0:
-        for item in job.source.read(unit):
+        for file, item in job.source.read(unit):
             if isinstance(item, Unreadable):
                 aside.append(item)
             else:
-                yield Fate(_clean(item), len(item.text))
+                yield Fate(_clean(item), file, len(item.text))
         return
     decisions = Decisions.open(job, round_ - 1, unit)
     for segment in job.segments(round_ - 1, unit):
