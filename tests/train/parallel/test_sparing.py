@@ -10,6 +10,7 @@ from cases import Case, cases
 from processes import run_on
 from torch import Tensor
 
+from herd.llama.model import Llama
 from herd.llama.remade import OBSERVER
 from herd.train.parallel.data import local
 from herd.train.parallel.mesh import Mesh
@@ -21,6 +22,7 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 PLANS = ("dp=2", "tp=2", "cp=2", "pp=2", "dp=2,compile=true")
 LENGTH, LAYERS = 24, 4
+SETTINGS, CPU = TrainSettings(1, 4 * LENGTH, LENGTH), torch.device("cpu")
 
 
 def case() -> Case:
@@ -35,8 +37,7 @@ def case() -> Case:
 def step(plan: ParallelPlan) -> tuple[int, dict[str, Tensor]]:
     """Bytes that autograd keeps in a step, parameters among them, and its gradients."""
     one, kept = case(), dict[int, Tensor]()
-    settings = TrainSettings(1, 4 * LENGTH, LENGTH)
-    worker = MeshWorker.of(one.model(), one.objective, settings, Mesh.of(plan, torch.device("cpu")))
+    worker = MeshWorker.of(one.model(), one.objective, SETTINGS, Mesh.of(plan, CPU))
 
     def keep(tensor: Tensor) -> Tensor:
         plain = local(tensor)
@@ -81,3 +82,18 @@ def test_processes_keep_less_by_norms_swiglu_and_gathered_keys() -> None:
     for found in run_on(2, both):
         assert all(same for _, same in found.values()), found
         assert {text: size for text, (size, _) in found.items()} == {text: 4 * n for text, n in wanted.items()}
+
+
+def layouts_made(rank: int) -> int:
+    """Of one micro-batch, by a rank with three stages."""
+    one, made = case(), []
+    worker = MeshWorker.of(one.model(), one.objective, SETTINGS, Mesh.of(parse_plan("pp=2,virtual=3"), CPU))
+    with pytest.MonkeyPatch.context() as patch:
+        plain = Llama._layout
+        patch.setattr(Llama, "_layout", lambda *given: made.append(0) or plain(*given))
+        worker.forward_backward(one.batches, one.objective)
+    return len(made)
+
+
+def test_stages_of_a_rank_share_a_layout_but_for_the_first_of_all_which_may_be_frozen() -> None:
+    assert run_on(2, layouts_made) == [2, 1]
