@@ -185,12 +185,24 @@ def test_fp8_drafts_and_the_dtype_of_the_cache_are_taken(folder):
     assert any(isinstance(module, Fp8Linear) for module in model.modules())
     assert loaded.engine.continuous._cache.layers[0].keys.dtype == torch.float8_e4m3fn
     assert loaded.engine.continuous.speculation is not None
+    told = "\n".join(loaded.served.remarks)
+    assert "the policy 'all-linear'" in told
+    assert f"{folder} guesses what comes next" in told
     assert load(ModelSettings(folder, draft="prompt", cache_gib=0.001), quick()).served.room > 0
     for wrong in ({"fp8": "nonsense"}, {"draft": "nowhere"}):
         with pytest.raises(HerdError):
             load(ModelSettings(folder, cache_tokens=2048, **wrong), quick())
     with pytest.raises(SettingError):
         ModelSettings(folder, cache_dtype="int3")
+
+
+def test_the_cache_holds_no_more_than_requests_can_ask_for_and_as_much_again(folder):
+    from herd.serve.loading import ModelSettings, load
+
+    for running in (1, 3):
+        engine = load(ModelSettings(folder, device="cpu"), quick(max_running=running)).engine
+        pool = engine.continuous.scheduler.pool
+        assert pool.count * pool.size == 2 * running * engine._model.config.max_seq_len
 
 
 @pytest.mark.parametrize("mapped", [False, True])

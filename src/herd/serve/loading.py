@@ -38,6 +38,7 @@ PROMPT = "prompt"
 CACHE_DTYPES = {"fp8": torch.float8_e4m3fn, "bf16": torch.bfloat16, "fp32": torch.float32}
 _SHARE = 0.5  # of the memory that is free once the weights are there: for the cache, where nobody says how much
 _MOST_TOKENS = 2**20  # and never more positions than this
+_CONTEXTS = 2  # nor more whole contexts than this for each request that can run: what ended is kept in the rest
 _LEAST_TOKENS = 256
 _PROMPT_BUDGET = 512  # tokens of prompts in a step: what a long prompt may hold the others up by
 
@@ -115,7 +116,7 @@ def make_ready(
     """The engine over a model that is there, and what is to be known of both."""
     engine = Engine(
         model,
-        cache_tokens=_cache_tokens(model, chosen),
+        cache_tokens=_cache_tokens(model, chosen, settings),
         tokenizer=tokenizer,
         drafter=drafter,
         cache_dtype=CACHE_DTYPES.get(chosen.cache_dtype),
@@ -138,14 +139,15 @@ def make_ready(
     return Loaded(engine, served, partial(mean_hidden, model))
 
 
-def _cache_tokens(model: Llama, chosen: ModelSettings) -> int:
+def _cache_tokens(model: Llama, chosen: ModelSettings, settings: ServeSettings) -> int:
     if chosen.cache_tokens:
         return chosen.cache_tokens
     each = _bytes_per_token(model, chosen.cache_dtype)
     if chosen.cache_gib:
         return max(_LEAST_TOKENS, int(chosen.cache_gib * GIB) // each)
     fits = int(_SHARE * free_memory(device_of(model))) // each
-    return max(_LEAST_TOKENS, min(fits, _MOST_TOKENS))
+    useful = _CONTEXTS * settings.max_running * model.config.max_seq_len
+    return max(_LEAST_TOKENS, min(fits, useful, _MOST_TOKENS))
 
 
 def _bytes_per_token(model: Llama, cache_dtype: str) -> int:
