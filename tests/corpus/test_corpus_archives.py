@@ -95,6 +95,7 @@ def test_records_are_those_that_fastwarc_reads(name: str) -> None:
 def test_every_archive_at_hand_is_read_or_told() -> None:
     found, aside = split(DATA)
     assert len(found) > 25
+    assert {one.source for one in found} == {"warc"}, "archives of one folder are one collection"
     assert all(one.meta.get("date") for one in found), "every page of an archive knows its date"
     assert {one.reason for one in aside} == {"unknown_format", "not_a_page", "bad_record", "no_text"}
     lost = [(one.file, one.place) for one in aside if one.reason == "bad_record"]
@@ -199,7 +200,7 @@ def test_a_dataset_that_was_saved_to_disk(tmp_path: Path) -> None:
     (tmp_path / "dataset_info.json").write_text("{}")
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\nAbout the data.")
     found, aside = split(tmp_path)
-    assert [one.text for one in found] == ["one", "two"]
+    assert [(one.text, one.source) for one in found] == [("one", "data"), ("two", "data")]
     assert {one.file: one.reason for one in aside} == {
         "README.md": "dataset_card",
         "dataset_info.json": "unknown_format",
@@ -229,7 +230,8 @@ def test_an_address_is_read_like_a_folder(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
     try:
         there, here = split("memory://bucket", unit_bytes=400), split(tmp_path, unit_bytes=400)  # type: ignore[arg-type]
-        assert [one.row() for one in there[0]] == [one.row() for one in here[0]]
+        assert [(one.id, one.text, one.meta) for one in there[0]] == [(one.id, one.text, one.meta) for one in here[0]]
+        assert {one.source for one in there[0]} == {"a", "bucket", "c"}
         assert len(there[0]) == 52
         assert (there[1], here[1]) == ([], [])
         assert [one.text for one in split("memory://bucket/c.parquet")[0]] == ["from a table"]  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ Nothing in a file stops the run, and nothing is passed over silently.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -29,6 +30,7 @@ __all__ = ["Part", "Unit", "accepted_formats", "read", "read_part", "units"]
 
 _CARDS = ("readme.md", "license.md")  # beside a dataset's data: about it, not of it
 _MARKS = ("dataset_info.json", "dataset_dict.json", ".gitattributes", "state.json")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # as datasets name their files
 _TABLES = ("parquet", "arrow")
 MEND = (
     f"hand in a folder, a file or an address of documents: {', '.join(accepted())}; JSON lines have one "
@@ -117,10 +119,11 @@ def _no_document(file: File, is_dataset: bool) -> Unreadable | None:
 
 
 def _source(file: File, root: str, alone: bool) -> str:
-    """A file of records is a collection of its own; pages are one by folder: the first below the root, or the root."""
+    """A file of records is a collection of its own, or the shard of one; pages and archives are one by folder: the
+    first below the root, or the root."""
     base = file.name.rpartition("/")[2]
-    if not KINDS[kind_of(base)].page or alone:
-        return base.split(".", 1)[0]
+    if KINDS[kind_of(base)].collection or alone:
+        return _SHARD.sub("", base.split(".", 1)[0])
     inside = file.name.split("/")
     return inside[0] if len(inside) > 1 else Path(root).resolve().name or "documents"
 

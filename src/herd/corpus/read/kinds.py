@@ -19,25 +19,25 @@ Reader = Callable[[Part, ReadSettings], Iterator[Document | Unreadable]]
 
 @dataclass(frozen=True)
 class Kind:
-    """`page`: a file is one document, not a collection. `ranges`: a large one can be read by byte ranges."""
+    """`collection`: a file is one, others belong to their folder's. `ranges`: it can be read by byte ranges."""
 
     read: Reader
     endings: tuple[str, ...]
-    page: bool = False
+    collection: bool = True
     ranges: bool = False
 
 
 KINDS = {
-    "text": Kind(read_text, (".txt", ".md"), page=True),
-    "html": Kind(read_html, (".html", ".htm"), page=True),
+    "text": Kind(read_text, (".txt", ".md"), collection=False),
+    "html": Kind(read_html, (".html", ".htm"), collection=False),
     "jsonl": Kind(read_jsonl, (".jsonl",), ranges=True),
     # .json.gz is how C4, Dolma and others name JSON lines
     "packed-jsonl": Kind(read_jsonl, (".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")),
     "parquet": Kind(read_parquet, (".parquet",)),
     "arrow": Kind(read_arrow, (".arrow",)),
-    "packed-warc": Kind(read_warc, (".warc.gz", ".warc.zst", ".wet.gz", ".wet.zst"), ranges=True),
-    "warc": Kind(read_warc, (".warc", ".wet")),
-    "arc": Kind(read_arc, (".arc", ".arc.gz")),
+    "packed-warc": Kind(read_warc, (".warc.gz", ".warc.zst", ".wet.gz", ".wet.zst"), collection=False, ranges=True),
+    "warc": Kind(read_warc, (".warc", ".wet"), collection=False),
+    "arc": Kind(read_arc, (".arc", ".arc.gz"), collection=False),
 }
 
 
