@@ -182,7 +182,7 @@ def _page(out: Path, found: dict[str, Any]) -> None:
 def _tell(found: dict[str, Any], out: Path) -> None:
     if "kl" in found:
         kl, perplexity, alike = found["kl"], found["perplexity"], found["agreement"]
-        print(f"{found['text']}: {found['tokens']:,} tokens, computed in {found['computed_in']}")
+        print(f"{found['text']}: {found['tokens']:,} tokens compared, computed in {found['computed_in']}")
         print(f"  KL(BF16 || FP8)  mean {kl['mean']:.2e}, 99 % below {kl['p99']:.2e}, largest {kl['max']:.2e} nats")
         print(f"  same top token   {alike['value']:.2%} ({alike['low']:.2%} to {alike['high']:.2%})")
         print(f"  perplexity       {perplexity['bf16']:.4f} in BF16, {perplexity['fp8']:.4f} in FP8")

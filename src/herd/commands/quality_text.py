@@ -55,7 +55,7 @@ def _limited(made: Iterator[Passage], model: StoredModel, tokens: int, said: str
         kept.append(Passage(passage.ids[:room], passage.counted[:room]))
         count += len(kept[-1].ids)
         if count >= tokens:
-            progress.note(f"{said}: the first {count:,} tokens (--tokens reads more)")
+            progress.note(f"{said}: the first {count:,} tokens are read (--tokens reads more)")
             break
     return kept
 
