@@ -19,6 +19,7 @@ from engine_sources import Dies, documents, results, write_sources
 from herd.cli import main
 from herd.corpus.engine.job import Held, Job, Places
 from herd.corpus.engine.run import run
+from herd.corpus.lines import RepeatedLines
 from herd.corpus.pipeline import build_steps, curate, read_kept
 from herd.corpus.records import Document
 from herd.corpus.settings import CurateSettings, ReadSettings
@@ -95,6 +96,22 @@ def test_the_passes_amount_to_one_step_after_another(tmp_path: Path, order: str)
     settings = CurateSettings(steps=steps)
     curate(distinct, settings, tmp_path)
     assert list(read_kept(tmp_path)) == step_by_step(distinct, settings)
+
+
+def test_a_line_counts_among_the_documents_of_its_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """30 million in the paper; here 7: the line that all of the first seven have is removed, the one of ten in two
+    buckets is not."""
+    monkeypatch.setattr("herd.corpus.lines._TOGETHER", 7)
+    shared, spread = "the line that stands in seven pages", "the line that stands in five and five"
+    pages = []
+    for number, letter in enumerate("abcdefghijklmn"):
+        lines = [f"page {letter} of many", shared if number < 7 else "", spread if number % 7 < 5 else ""]
+        pages.append(Document(letter, "\n".join(lines), "en", "s"))
+    verdicts = verdicts_of(RepeatedLines(), pages)
+    assert [verdict.edited is not None for verdict in verdicts] == [True] * 7 + [False] * 7
+    left = [verdict.edited.text for verdict in verdicts if verdict.edited]
+    assert not any(shared in text for text in left)
+    assert sum(spread in text for text in left) == 5
 
 
 def test_decisions_do_not_depend_on_the_memory_they_are_given(sources: Path, undisturbed: Path, tmp_path: Path) -> None:
