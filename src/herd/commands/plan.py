@@ -168,7 +168,9 @@ def _find(asked: Asked, job: Job) -> tuple[Found, Job]:
     while True:
         try:
             found = _on(asked, job, base, fixed)
-            days = outlook(job, found.way, found.step, seed=asked.seed).days
+            days = job.steps * found.step.seconds / DAY
+            if days <= asked.budget_days:  # what breaks on the way adds to it
+                days = outlook(job, found.way, found.step, seed=asked.seed).days
         except SettingError:
             days = float("inf")
         if days <= asked.budget_days:

@@ -68,12 +68,20 @@ def _pipeline(job: Job, way: Way, step: Step, y: int) -> tuple[list[Html], int]:
     bottom = y + lanes_height(schedule)
     ticks = [(at, text) for at, text in linear_axis("", (0.0, end)).ticks if 0 <= at <= end]
     said = f"{step.microbatches} micro-batches; at rest {step.bubble:.1%} of the time at work"
+    if schedule.microbatches < step.microbatches:
+        said = f"drawn: {schedule.microbatches} of {said}"
     return [
         *lanes(schedule, step.timeline, end, y),
-        *(tag("text", f"{text} s", x=round(LEFT + (WIDTH - LEFT) * at / end, 1), y=bottom + 11) for at, text in ticks),
+        *(_tick(at / end, f"{text} s", bottom + 11) for at, text in ticks),
         *schedule_legend(schedule.virtual > 1, bottom + 22),
         tag("text", said, x=WIDTH, y=bottom + 33, text_anchor="end"),
     ], bottom + 56
+
+
+def _tick(share: float, text: str, y: int) -> Html:
+    """At its place on the axis of a pipeline; what would stand beyond the drawing ends with it."""
+    x = round(LEFT + (WIDTH - LEFT) * share, 1)
+    return tag("text", text, x=x, y=y, text_anchor="end" if share > 0.97 else None)
 
 
 def _bar(name: str, parts: Mapping[str, float], whole: float, unit: str, y: int) -> tuple[list[Html], int]:

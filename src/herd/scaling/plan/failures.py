@@ -20,6 +20,8 @@ from herd.config import need
 DAY, HOUR = 86_400.0, 3_600.0
 OBSERVED_DAYS, OBSERVED_GPUS = 54, 16_384
 
+_DRAWN = 200_000  # interruptions, of all draws together: more change nothing but the time
+
 Kind = Literal["hardware", "software", "maintenance", "planned"]
 
 # Paper, table 5: cause, its kind, how often; the last row is section 3.3.4's planned interruptions.
@@ -114,9 +116,10 @@ def interruptions(gpus: int, seconds: float, draw: random.Random, scale: float =
 
 
 def survive(habits: Habits, gpus: int, days: float, seed: int = 0, draws: int = 200, scale: float = 1.0) -> Survival:
-    """Monte-Carlo over `draws` runs of so many days of the calendar."""
+    """Monte-Carlo over `draws` runs of so many days of the calendar; over fewer where each meets very many."""
     seconds = days * DAY
     between = OBSERVED_GPUS * OBSERVED_DAYS * DAY / (scale * gpus * _unexpected())
+    draws = min(draws, max(10, int(_DRAWN * between / seconds)))
     interval = habits.interval(between)
     runs = [_run(habits, gpus, seconds, interval, random.Random(f"{seed}/{number}"), scale) for number in range(draws)]
     shares, counts = sorted(run.effective for run in runs), sorted(run.unexpected for run in runs)

@@ -12,6 +12,7 @@ from herd.scaling.plan.step import Step
 CHECKPOINT_BYTES = 12
 # What a data centre draws over what its computers draw: about Meta's published average, from memory.
 PUE = 1.09
+_LEAST = 0.01  # effective training time below which no run is worth the exact number of its days
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def outlook(
     ideal = job.steps * step.seconds / DAY
     days, survival = ideal, survive(habits, job.gpus, max(ideal, 1.0), seed, scale=scale)
     for _ in range(3):  # a longer run meets more, which makes it longer
-        days = ideal / max(survival.effective, 1e-6)
+        days = ideal / max(survival.effective, _LEAST)
         survival = survive(habits, job.gpus, max(days, 0.01), seed, scale=scale)
     hours = days * DAY / HOUR * job.gpus
     node = job.gpu.node_watts - job.gpu.node * (job.gpu.tdp - job.gpu.watts)
