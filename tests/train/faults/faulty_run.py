@@ -38,7 +38,7 @@ from herd.train.sources import Batches, TokenStream
 STRIKE, STEPS = 5, 8
 ALL = (("kill", 3), ("hang", 4), ("nan", 6), ("told", 7))  # and the step that each strikes in, by the job's lives
 RANK, LIFE = int(os.environ.get("RANK", "0")), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-FAULTS = FaultSettings(hang_seconds=5.0, look_seconds=0.01, compare_every=0, slow_window=4)
+FAULTS = FaultSettings(hang_seconds=5.0, look_seconds=0.01, compare_every=0, slow_window=2, slow_looks=10, slow_times=2)
 
 
 @dataclass

@@ -23,7 +23,7 @@ from herd.train.faults.lives import Life, LifeFile, read_lives, verdict
 from herd.train.faults.replay import first_not_finite
 from herd.train.faults.runlog import RANKS, read_account
 from herd.train.faults.settings import FaultSettings
-from herd.train.faults.stragglers import slow_ranks
+from herd.train.faults.stragglers import Stragglers, slow_ranks
 from herd.train.faults.watch import blamed
 from herd.train.guards import read_batches, save_batches
 from herd.train.interrupts import Stopped
@@ -49,9 +49,11 @@ class BreaksAt(LanguageModelling):
         return replace(terms, total=terms.total * float("nan")) if BreaksAt.calls == 4 else terms
 
 
-@given(st.integers(0, 19), st.integers(0, 31), st.sampled_from([torch.float32, torch.bfloat16]))
-def test_any_flipped_bit_changes_the_sum(place: int, bit: int, dtype: torch.dtype) -> None:
-    values = torch.randn(20, generator=torch.Generator().manual_seed(1)).to(dtype)
+@given(st.integers(0, 20), st.integers(0, 31), st.sampled_from([torch.float32, torch.bfloat16]), st.booleans())
+def test_any_flipped_bit_changes_the_sum(place: int, bit: int, dtype: torch.dtype, inside: bool) -> None:
+    """Of an odd number of words too, and where they begin in the middle of eight bytes."""
+    values = torch.randn(22, generator=torch.Generator().manual_seed(1)).to(dtype)[inside : 21 + inside]
+    assert words_sum(values) == words_sum(values.clone())
     before = {"a": words_sum(values), "b": words_sum(torch.ones(3))}
     words = values.view(torch.int32 if dtype == torch.float32 else torch.int16)
     words[place] ^= (1 << bit % (8 * values.element_size())) - (1 << 32 if bit == 31 and dtype == torch.float32 else 0)
@@ -74,6 +76,20 @@ def test_of_two_ranks_the_slower_is_told_and_stages_are_compared_among_themselve
     assert told([1, 1, 3, 3, 1, 1, 3, 3], "tp=2,pp=2,dp=2") == []
     assert told([1, 1, 3, 3, 1, 2, 3, 3], "tp=2,pp=2,dp=2") == [5]  # faster than the other stage, and slow
     assert told([1, 1, 3, 3, 1, 1, 6, 3], "tp=2,pp=2,dp=2") == [6]
+
+
+def test_a_rank_is_reported_when_it_is_slow_in_a_row_of_judgements_of_enough_looks() -> None:
+    found = Stragglers(parse_plan("dp=2"), FaultSettings(slow_window=5, slow_looks=100, slow_times=3))
+
+    def window(*work: float, looks: int = 100) -> list[int]:
+        return [slow.rank for slow in found.window(work, [looks, looks + 50])]
+
+    assert [window(1, 2), window(1, 2), window(2, 1), window(1, 2), window(1, 2)] == [[]] * 5  # the row was broken
+    assert window(1.0, 2.0) == [1]
+    assert window(1.0, 1.0) == []
+    assert [window(1, 2, looks=50) for _ in range(5)] == [[]] * 5  # two judgements and a half
+    (slow,) = found.window([1, 2], [50, 50])
+    assert (slow.factor, slow.seconds) == (2, 0.4)  # four seconds in ten steps
 
 
 def test_who_hangs_is_who_is_silent_or_does_not_wait_or_began_fewest() -> None:
@@ -118,7 +134,7 @@ def test_a_life_is_of_one_size_whatever_it_says(tmp_path: Path) -> None:
     file.close()
 
 
-@pytest.mark.parametrize("name", ["hang_seconds", "look_seconds", "slow_factor", "slow_window"])
+@pytest.mark.parametrize("name", ["hang_seconds", "look_seconds", "slow_factor", "slow_window", "slow_times"])
 def test_settings_out_of_range_are_refused(name: str) -> None:
     with pytest.raises(SettingError, match=name):
         FaultSettings(**{name: -1})
@@ -164,7 +180,8 @@ def test_a_killed_process_is_in_the_log(folder: Path) -> None:
         pass
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("herd.train.faults.attend.Attendance.end", lambda self, error: None)
+        for last_words in ("failed", "end"):
+            patch.setattr(f"herd.train.faults.attend.Attendance.{last_words}", lambda self, error: None)
         patch.setattr("herd.train.guards.Guard.accept", _raises_at(5, Dies))
         with pytest.raises(Dies):
             train(tiny_model(), LanguageModelling(), source(settings), settings, folder)

@@ -13,7 +13,7 @@ from herd.train.faults.causes import CorruptWeights
 from herd.train.faults.checksums import changed, compare, replicas, words_sum
 from herd.train.faults.finite import OwnGradients
 from herd.train.faults.settings import FaultSettings
-from herd.train.faults.stragglers import LEAST_LOOKS, slow_ranks
+from herd.train.faults.stragglers import Stragglers
 from herd.train.faults.watch import Watch
 from herd.train.history import StepRecord
 from herd.train.hooks import Hook
@@ -29,6 +29,7 @@ class Together(Hook):
         self.own = OwnGradients(worker.device)
         if worker.sharded:
             self.own.before_fsdp_reduces(worker.roots)
+        self.stragglers = Stragglers(worker.mesh.plan, settings)
         self.step = self.compared = 0
         self.kept: dict[str, Tensor] = {}  # sums of words, from a comparison to the next update
 
@@ -99,10 +100,8 @@ class Together(Hook):
 
     def _stragglers(self) -> None:
         seconds, looks = self.watch.work()
-        work, seen = self._by_rank(seconds), self._by_rank(float(looks))
-        if min(seen) < LEAST_LOOKS or not self.worker.is_first:
-            return
-        for slow in slow_ranks(work, self.worker.mesh.plan, self.settings.slow_factor, self.settings.slow_window):
+        found = self.stragglers.window(self._by_rank(seconds), self._by_rank(float(looks)))
+        for slow in found if self.worker.is_first else ():
             self.progress.note(str(slow))
             self.plain.log.write("slow", step=self.step, rank=slow.rank, factor=round(slow.factor, 3))
 

@@ -18,14 +18,17 @@ class FaultSettings:
     # is written of weights that ranks disagree on. 0 is only then.
     compare_every: int = 100
     slow_factor: float = 1.3  # a rank that works this many times as long as the middle one is reported; 0 is never
-    slow_window: int = 20  # steps that a report is made of
+    slow_window: int = 20  # steps from one count of work to the next
+    slow_looks: int = 200  # of every rank, that a judgement is made of: windows are added up until there are as many
+    slow_times: int = 3  # judgements in a row that find a rank slow before it is reported
 
     def __post_init__(self) -> None:
         for name in ("hang_seconds", "compare_every"):
             need(self, name, getattr(self, name) >= 0, "0 or more")
         need(self, "look_seconds", self.look_seconds > 0, "more than 0")
         need(self, "slow_factor", self.slow_factor == 0 or self.slow_factor > 1, "0 (off) or more than 1")
-        need(self, "slow_window", self.slow_window >= 1, "1 or more")
+        for name in ("slow_window", "slow_looks", "slow_times"):
+            need(self, name, getattr(self, name) >= 1, "1 or more")
 
     @staticmethod
     def of_environment() -> FaultSettings:
