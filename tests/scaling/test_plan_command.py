@@ -105,6 +105,7 @@ def test_published_rows(capsys: pytest.CaptureFixture[str]) -> None:
         (["llama31-8b", "--seq", "1000", "--batch-tokens", "9999"], "a multiple of seq_len"),
         (["llama31-8b", "--seq", "262144"], "at most 131,072"),
         (["llama31-405b", "--gpus", "8"], "give 128 GPUs"),
+        (["llama31-405b", "--budget-days", "1"], "no number of h100"),
         (["llama31-405b", "--gpus", "16", "--layout", "tp=3"], "tp can be 1, 2, 4, 8"),
         (["llama31-405b", "--gpus", "16384", "--layout", "pp=9"], "no layout of 16,384 GPUs with pp=9"),
         (["llama31-8b", "--gpus", "8", "--layout", "tp=8,dp=2,cp=1,pp=1"], "must be 8"),
