@@ -13,7 +13,7 @@ from html import escape, unescape
 
 from herd.corpus.extract.scan import attributes, tags
 
-_MARKS = ("<math", "math/tex", "MathJax")
+_MARKS = ("</math", "math/tex", "MathJax")
 _SCRIPT = re.compile(r"<script\b([^>]{0,200}?math/tex[^>]{0,200})>(.*?)</script", re.DOTALL)
 _WRAPPING = re.compile(r"%?\s*<!\[CDATA\[|%?\s*\]\]>")
 _MATHML = re.compile(r"<math\b([^>]*+)>(.*?)</math", re.DOTALL)

@@ -109,7 +109,7 @@ class Builder:
                 self._alt(written)
             elif kind == _RULE:
                 self._flush()
-            if text:
+            if text and (parts or self._pre or not text.isspace()):
                 parts.append(text)
                 if link:
                     self._linked += len(text.strip())
