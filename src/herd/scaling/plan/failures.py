@@ -119,7 +119,8 @@ def survive(habits: Habits, gpus: int, days: float, seed: int = 0, draws: int = 
     """Monte-Carlo over `draws` runs of so many days of the calendar; over fewer where each meets very many."""
     seconds = days * DAY
     between = OBSERVED_GPUS * OBSERVED_DAYS * DAY / (scale * gpus * _unexpected())
-    draws = min(draws, max(10, int(_DRAWN * between / seconds)))
+    if draws * seconds > _DRAWN * between:
+        draws = min(draws, max(10, int(_DRAWN * between / seconds)))
     interval = habits.interval(between)
     runs = [_run(habits, gpus, seconds, interval, random.Random(f"{seed}/{number}"), scale) for number in range(draws)]
     shares, counts = sorted(run.effective for run in runs), sorted(run.unexpected for run in runs)
