@@ -31,6 +31,7 @@ from herd.train.history import TrainResult
 from herd.train.loop import mean_loss, train
 from herd.train.objectives.language_modelling import LanguageModelling
 from herd.train.phases import ContextGates
+from herd.train.sharded_ranks import Ranks
 from herd.train.sources import Batches, TokenStream, validation_batches
 from herd.weights.hf import load_model, save_model
 
@@ -85,7 +86,7 @@ def _trained(ctx: Context, model: Llama, tokenizer: Tokenizer) -> tuple[TrainRes
         )
         if not gates or log.passed:
             break
-        if log.decide(gates, phase.seq_len, _seen(ctx, model, tokenizer, steps), ctx.progress):
+        if _decide(ctx, log, model, tokenizer, steps):
             break
     read.position(steps * phase.rows_per_step).save(ctx.out)
     if log.verdicts:
@@ -93,6 +94,21 @@ def _trained(ctx: Context, model: Llama, tokenizer: Tokenizer) -> tuple[TrainRes
     _keep_short_loss(ctx, model)
     _keep_state(ctx)
     return result, steps, log.verdicts[-1].metrics() if log.verdicts else {}
+
+
+def _decide(ctx: Context, log: GateLog, model: Llama, tokenizer: Tokenizer, steps: int) -> bool:
+    """A new verdict in the log, and whether the stage is done: of many processes the first one decides, and tells all.
+
+    Raises TrainingError, on all of them, where the stage may not be prolonged any more.
+    """
+
+    def decided() -> list[Verdict]:
+        gates, phase = ctx.settings.gates, ctx.settings.train
+        log.decide(gates, phase.seq_len, _seen(ctx, model, tokenizer, steps), ctx.progress)
+        return log.verdicts
+
+    log.verdicts = decided() if ctx.mesh is None else Ranks.here(patient=True).first(decided)
+    return log.passed
 
 
 def _keep_state(ctx: Context) -> None:
@@ -111,7 +127,7 @@ def _gates(settings: Pretrain) -> ContextGates | None:
 
 def _keep_short_loss(ctx: Context, model: Llama) -> None:
     """What a long-context stage after this phase has to recover to: the loss before the first of them."""
-    gates: ContextGates | None = ctx.settings.gates
+    gates: ContextGates | None = ctx.settings.gates if ctx.is_first else None
     if gates and ctx.settings.train.seq_len <= gates.short_context:
         write_json(ctx.out / SHORT, {"loss": _short_loss(ctx, model, gates)})
     elif gates:

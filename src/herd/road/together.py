@@ -12,11 +12,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
-
-from torch import distributed as dist
 
 from herd.progress import Silent
 from herd.stages import Context, Runner, Stage, Watch, ordered
@@ -24,7 +21,6 @@ from herd.train.parallel.mesh import Mesh
 from herd.train.sharded_ranks import Ranks
 
 SHARED = ("herd.road.pretrain:run", "herd.road.adopt.train:run")
-_DAYS = timedelta(days=30)  # that the others may wait for what the first one does alone
 
 
 class TogetherRunner(Runner):
@@ -33,7 +29,7 @@ class TogetherRunner(Runner):
     def __init__(self, folder: Path, mesh: Mesh, watch: Watch | None = None, *, device: str = "cpu") -> None:
         super().__init__(folder, watch, device=device)
         self.mesh = mesh
-        self.ranks = Ranks(mesh.rank, mesh.plan.world_size, dist.new_group(backend="gloo", timeout=_DAYS))
+        self.ranks = Ranks.here(patient=True)
 
     def run(self, stages: Sequence[Stage], prepare: Callable[[], None] | None = None) -> dict[str, Path]:
         if not self.mesh.is_first:

@@ -218,6 +218,14 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
+def newest_folder(folder: Path) -> Path:
+    """Where the newest checkpoint of `folder` lies, as it is. ArtifactError without any."""
+    steps = _steps(folder)
+    if not steps:
+        raise ArtifactError("no checkpoint is here", where=str(folder))
+    return folder / f"step-{steps[0]}"
+
+
 def _steps(folder: Path) -> list[int]:
     """Steps that have a checkpoint, the newest first."""
     names = (_NAME.fullmatch(path.name) for path in folder.iterdir()) if folder.is_dir() else ()

@@ -8,7 +8,8 @@ The output matrix of the language model takes no part in rewards and is left out
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 from herd.errors import ArtifactError
 from herd.files import atomic_folder, write_json
+from herd.llama.config import LlamaConfig
 from herd.llama.model import Llama
 from herd.train.objectives.reward import RewardModel
 from herd.weights.config_json import to_hf
@@ -36,13 +38,27 @@ def save_reward(
     herd: Mapping[str, Any],
 ) -> None:
     """Write the folder whole or not at all. `pad` is the id that transformers takes for padding when it batches."""
-    state = {name: tensor for name, tensor in model.llama.state_dict().items() if name != OUTPUT}
-    state[HEAD] = model.score.weight
+    state = {**model.llama.state_dict(), HEAD: model.score.weight}
+    entries = [Entry(name, tuple(t.shape), dtype, t.detach) for name, t in state.items()]
+    write_reward(folder, model.llama.config, entries, pad=pad, tokenizer=tokenizer, dtype=dtype, herd=herd)
+
+
+def write_reward(
+    folder: Path,
+    config: LlamaConfig,
+    entries: Sequence[Entry],
+    *,
+    pad: int,
+    tokenizer: SavesFiles | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    herd: Mapping[str, Any],
+) -> None:
+    """The same of tensors that are read when their turn comes; the Llama's own names, and `HEAD`."""
+    entries = [replace(entry, dtype=dtype) for entry in entries if entry.name != OUTPUT]
     bos, eos = (None, ()) if tokenizer is None else (tokenizer.bos, tokenizer.stop_ids[:1])
-    content = to_hf(model.llama.config, str(dtype).removeprefix("torch."), bos=bos, eos=eos)
+    content = to_hf(config, str(dtype).removeprefix("torch."), bos=bos, eos=eos)
     content |= {"architectures": ["LlamaForSequenceClassification"], "num_labels": 1, "pad_token_id": pad}
     content |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
-    entries = [Entry(name, tuple(t.shape), dtype, t.detach) for name, t in state.items()]
     with atomic_folder(Path(folder)) as aside:
         write_tensors(aside, entries, 5 * GIB)
         write_json(aside / "config.json", content)

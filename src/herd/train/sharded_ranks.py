@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch.distributed as dist
@@ -15,6 +16,7 @@ import torch.distributed as dist
 from herd.errors import HerdError
 
 T = TypeVar("T")
+_DAYS = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,15 @@ class Ranks:
     group: dist.ProcessGroup | None = None
 
     @staticmethod
-    def here() -> Ranks:
-        """The processes of the default group, if there is one. All of them call this together."""
+    def here(patient: bool = False) -> Ranks:
+        """The processes of the default group, if there is one. All of them call this together.
+
+        `patient` ones wait as long as it takes for what the first does alone: whole stages, measures at a gate.
+        """
         if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
             return Ranks()
-        return Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
+        group = dist.new_group(backend="gloo", timeout=_DAYS if patient else None)
+        return Ranks(dist.get_rank(), dist.get_world_size(), group)
 
     @property
     def is_first(self) -> bool:

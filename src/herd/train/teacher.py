@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +32,7 @@ from herd.train.objectives.language_modelling import hidden_states
 from herd.train.packing import Row, collate
 from herd.train.sources import RowSource
 
+Answer = Callable[[Batch, int, float], dict[str, Tensor]]  # (batch, k, temperature), as of `topk_answers`
 _CHUNK = 1024  # rows of logits alive at once
 
 
@@ -114,30 +116,37 @@ def store_teacher_topk(
     temperature: float = 1.0,
     rows_per_batch: int = 8,
     progress: Progress | None = None,
+    answer: Answer | None = None,
 ) -> None:
     """Let the teacher read rows 0 to n_rows - 1 (by index) and keep its k likeliest next ids; folder whole or not.
 
-    Takes n_rows * T * k * 4 bytes (6 when the vocabulary is over 65,536).
+    Takes n_rows * T * k * 4 bytes (6 when the vocabulary is over 65,536). `answer` gives the answers to a batch where
+    `model` is on many processes, and only says its shape; None: `topk_answers` of the model.
     """
     vocabulary = cast(Llama, model).config.vocab_size
     if not 1 <= k <= vocabulary:
         raise SettingError(f"k is {k}; the teacher knows {vocabulary} ids")
-    progress = progress or Silent()
+    progress, answer = progress or Silent(), answer or partial(topk_answers, model)
     ids = "uint16" if vocabulary <= 1 << 16 else "uint32"
     kinds = {"ids": ids, "logprobs": "float16", "rest": "float32"}
     crcs, length = [], 0
     with atomic_folder(folder) as aside, ExitStack() as stack:
         files = {name: stack.enter_context(open(aside / f"{name}.bin", "wb")) for name in kinds}
-        for start in range(0, n_rows, rows_per_batch):
-            some = [rows.at(index) for index in range(start, min(start + rows_per_batch, n_rows))]
+        for some in groups(rows, n_rows, rows_per_batch):
             crcs += [crc_of(row) for row in some]
             length = len(some[0].tokens_T)
-            for name, values in topk_answers(model, collate(some), k, temperature).items():
+            for name, values in answer(collate(some), k, temperature).items():
                 files[name].write(values.numpy().astype(kinds[name]).tobytes())
             progress.update(len(crcs), n_rows, "rows")
         (aside / "crc.bin").write_bytes(np.asarray(crcs, np.uint32).tobytes())
         facts = {"rows": n_rows, "length": length, "k": k, "ids": ids}
         write_json(aside / "teacher.json", {**facts, "temperature": temperature, "tokenizer": tokenizer_fingerprint})
+
+
+def groups(rows: RowSource, n_rows: int, rows_per_batch: int) -> Iterator[list[Row]]:
+    """Rows 0 to n_rows - 1 by index, so many at a time."""
+    for start in range(0, n_rows, rows_per_batch):
+        yield [rows.at(index) for index in range(start, min(start + rows_per_batch, n_rows))]
 
 
 def _mapped(path: Path, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ files' headers, then assigns tensor after tensor from the memory map.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,32 @@ def save_model(
     state = model_or_state.state_dict() if isinstance(model_or_state, nn.Module) else dict(model_or_state)
     if config.tie_embeddings:
         state.pop(TIED, None)
-    entries = [_entry(name, tensor, dtype, str(folder)) for name, tensor in state.items()]
+    return write_model(
+        folder,
+        [_entry(name, tensor, dtype, str(folder)) for name, tensor in state.items()],
+        config,
+        tokenizer=tokenizer,
+        dtype=dtype,
+        herd=herd,
+        instruct=instruct,
+        max_shard_bytes=max_shard_bytes,
+        quantization_config=quantization_config,
+    )
+
+
+def write_model(
+    folder: str | Path,
+    entries: Sequence[Entry],
+    config: LlamaConfig,
+    *,
+    tokenizer: SavesFiles | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    herd: Mapping[str, Any],
+    instruct: bool = False,
+    max_shard_bytes: int = 5 * GIB,
+    quantization_config: Mapping[str, Any] | None = None,
+) -> int:
+    """The same of tensors that are read when their turn comes, each written as its own dtype; most have `dtype`."""
     _check_state(entries, config, folder, quantised=quantization_config is not None)
     bos, stops = _special_ids(tokenizer, config)
     eos = stops if instruct else stops[:1]
@@ -80,7 +105,7 @@ def _special_ids(tokenizer: SavesFiles | None, config: LlamaConfig) -> tuple[int
     return (_RELEASED_BOS, _RELEASED_STOPS) if config.vocab_size == VOCABULARY else (None, ())
 
 
-def _check_state(entries: list[Entry], config: LlamaConfig, folder: str | Path, *, quantised: bool) -> None:
+def _check_state(entries: Sequence[Entry], config: LlamaConfig, folder: str | Path, *, quantised: bool) -> None:
     """Never write a folder that could not be read again. An FP8 state is its writer's own responsibility."""
     if not quantised:
         check(config, {entry.name: entry for entry in entries}, str(folder))

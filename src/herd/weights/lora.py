@@ -34,8 +34,9 @@ class LoraLinear(nn.Module):
         super().__init__()
         self.base, self.rank, self.scale, self.dropout = base, rank, scale, dropout
         assert isinstance(base, nn.Linear | FrozenLinear | Fp8Linear)
-        self.lora_A = nn.Parameter(torch.zeros(rank, base.in_features, device=base.weight.device))
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=base.weight.device))
+        device = "cpu" if base.weight.is_meta else base.weight.device  # over a base without values too, it has its own
+        self.lora_A = nn.Parameter(torch.zeros(rank, base.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)

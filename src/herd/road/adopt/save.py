@@ -7,8 +7,9 @@ A model is written in the dtype of the folder it came from. Where that is bfloat
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +18,16 @@ from herd.llama.model import Llama
 from herd.posttrain.adoption import Adoption
 from herd.progress import Progress
 from herd.road.adopt.graph import Training
+from herd.road.adopt.model import ready
 from herd.text import Tokenizer
 from herd.train.objectives.reward import RewardModel
-from herd.train.reward_files import save_reward
-from herd.weights.hf import save_model
+from herd.train.reward_files import write_reward
+from herd.weights.hf import save_model, write_model
 from herd.weights.lora import adapted, merge
 from herd.weights.peft import save_adapter
 from herd.weights.registry import open_model
-from herd.weights.stored import FP8
+from herd.weights.stored import FP8, in_order
+from herd.weights.tensors import Entry
 
 _LITTLE = 0.5  # kept: below this more of the update is lost than is there
 
@@ -36,8 +39,12 @@ def save(
     tokenizer: Tokenizer,
     report: Mapping[str, Any],
     progress: Progress,
+    learnt: Mapping[str, Entry] | None = None,
 ) -> dict[str, Any]:
-    """Write `adapter/`, and `model/` where it is asked for or is all there is; returns {"kept": ...} of the latter."""
+    """Write `adapter/`, and `model/` where it is asked for or is all there is; returns {"kept": ...} of the latter.
+
+    `learnt` are the tensors of a model that was trained in full where no process has it whole: `model` says its shape.
+    """
     adoption = settings.adoption
     herd = {"adopted_from": settings.model, "data": settings.data, "adoption": adoption.name, **report}
     if adoption.teacher:
@@ -47,25 +54,62 @@ def save(
         if not adoption.merge:
             return {}
     dtype = stored_dtype(Path(settings.model))
-    share = kept(_changes(adoption, model, Path(settings.model)), dtype)
+    if adoption.adapter is None:
+        learnt = {name: replace(entry, dtype=dtype) for name, entry in (learnt or _entries(model)).items()}
+        share = kept(_changes(learnt, Path(settings.model)), dtype)
+    else:
+        model = _with_values(model, adoption, Path(settings.model))
+        share = kept(((layer.dense(torch.float32), layer.merged(torch.float32)) for _, layer in adapted(model)), dtype)
+        # What was eight bits grows here: main memory has room for it where the device that trained may not.
+        merge(model.to("cpu"), dtype)
     if share < _LITTLE:
         progress.note(_warning(adoption, share, dtype))
-    # What was eight bits grows here: main memory has room for it where the device that trained may not.
-    merge(model.to("cpu"), dtype if adoption.adapter is not None else None)
-    if isinstance(model, RewardModel):
-        save_reward(out / "model", model, pad=tokenizer.pad, tokenizer=tokenizer, dtype=dtype, herd=herd)
-    else:
-        assert isinstance(model, Llama)
-        save_model(
-            out / "model",
-            model,
-            model.config,
-            tokenizer=tokenizer,
-            dtype=dtype,
-            herd=herd | {"kept": share},
-            instruct=True,
-        )
+    _write(out / "model", model, learnt, tokenizer, dtype, herd | {"kept": share})
     return {"kept": share}
+
+
+def _write(
+    folder: Path,
+    model: nn.Module,
+    learnt: Mapping[str, Entry] | None,
+    tokenizer: Tokenizer,
+    dtype: torch.dtype,
+    herd: Mapping[str, Any],
+) -> None:
+    """The model out of its own tensors, or of those that are `learnt`."""
+    if isinstance(model, RewardModel):
+        config, pad = model.llama.config, tokenizer.pad
+        entries = _entries(model) if learnt is None else learnt
+        write_reward(folder, config, list(entries.values()), pad=pad, tokenizer=tokenizer, dtype=dtype, herd=herd)
+        return
+    assert isinstance(model, Llama)
+    if learnt is None:
+        save_model(folder, model, model.config, tokenizer=tokenizer, dtype=dtype, herd=herd, instruct=True)
+        return
+    entries = in_order(model.config, learnt)
+    write_model(
+        folder, list(entries.values()), model.config, tokenizer=tokenizer, dtype=dtype, herd=herd, instruct=True
+    )
+
+
+def _entries(model: nn.Module) -> dict[str, Entry]:
+    """The parameters of a model by the names of a folder."""
+    named = {name.removeprefix("llama."): param for name, param in model.named_parameters()}
+    return {name: Entry(name, tuple(p.shape), p.dtype, p.detach) for name, p in named.items()}
+
+
+def _with_values(model: nn.Module, adoption: Adoption, folder: Path) -> nn.Module:
+    """A model whose base has no values here (on many processes) over its base again, with what its adapters learnt."""
+    own = {name: param for name, param in model.named_parameters() if not param.is_meta}
+    if len(own) == len(list(model.parameters())):
+        return model
+    whole: nn.Module = ready(adoption, folder, torch.device("cpu"))
+    if isinstance(model, RewardModel):
+        whole = RewardModel(cast(Llama, whole))
+    with torch.no_grad():
+        for name, param in own.items():
+            whole.get_parameter(name).copy_(param)
+    return whole
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
@@ -88,17 +132,12 @@ def kept(changes: Iterator[tuple[Tensor, Tensor]], dtype: torch.dtype) -> float:
     return there / learnt if learnt else 1.0
 
 
-@torch.no_grad()
-def _changes(adoption: Adoption, model: nn.Module, folder: Path) -> Iterator[tuple[Tensor, Tensor]]:
-    if adoption.adapter is not None:
-        for _, layer in adapted(model):
-            yield layer.dense(torch.float32), layer.merged(torch.float32)
-        return
-    tensors = open_model(folder).tensors
-    for name, param in model.named_parameters():
-        entry = tensors.get(name.removeprefix("llama."))
-        if entry is not None and param.ndim == 2:
-            yield entry.values().float(), param.detach().float().cpu()
+def _changes(learnt: Mapping[str, Entry], folder: Path) -> Iterator[tuple[Tensor, Tensor]]:
+    """Matrices before and after, float32."""
+    before = open_model(folder).tensors
+    for name, entry in learnt.items():
+        if name in before and len(entry.shape) == 2:
+            yield before[name].values().float(), entry.values().float().cpu()
 
 
 def _warning(adoption: Adoption, share: float, dtype: torch.dtype) -> str:

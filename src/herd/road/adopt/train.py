@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from herd.road.adopt.data import dialogues_of, few_steps, pairs_of, within_epoch
 from herd.road.adopt.graph import Training
 from herd.road.adopt.model import check_fit, counts, ready
 from herd.road.adopt.save import save
+from herd.road.adopt.spread import Spread, spread_of
 from herd.road.adopt.teach import taught
 from herd.road.outputs import keep_history
 from herd.stages import Context
@@ -67,21 +69,24 @@ def _run(ctx: Context) -> Mapping[str, Any]:
     settings: Training = ctx.settings
     tokenizer = Tokenizer.load(Path(settings.model))
     check_fit(settings.adoption, load_config(settings.model), tokenizer, Path(settings.model))
-    device = torch.device(ctx.device)
-    llama = ready(settings.adoption, Path(settings.model), device)
+    device, folder = torch.device(ctx.device), Path(settings.model)
+    spread = spread_of(settings.adoption, folder, ctx.mesh)
+    llama = spread.skeleton() if spread else ready(settings.adoption, folder, device)
     size = counts(llama)
     ctx.progress.note(
         f"{size['learning']:,} parameters learn, {size['frozen']:,} are frozen in {size['frozen_bytes']:,} bytes"
     )
     if tokenizer.foreign_format:
         ctx.progress.note(tokenizer.foreign_format.told())
-    plan = _plan(ctx, settings, llama, tokenizer)
+    plan = _plan(ctx, settings, llama, tokenizer, spread)
+    if spread:
+        plan = replace(plan, settings=spread.kept(plan.settings))
     for note in (*plan.notes, few_steps(plan.settings)):
         if note:
             ctx.progress.note(note)
     things = "pairs" if plan.objective.unit == "pairs" else "dialogues"
     ctx.progress.note(f"{plan.items:,} {things}: {plan.settings.steps:,} steps at up to {plan.settings.peak_lr:g}")
-    before = _before(ctx, plan) if ctx.is_first else {}
+    before = _before(ctx, plan, spread)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(plan.settings.seed)
         result = train(
@@ -94,12 +99,14 @@ def _run(ctx: Context) -> Mapping[str, Any]:
             validate=lambda model: held_out(model, plan.objective, plan.held),
             tokenizer=tokenizer,
             mesh=ctx.mesh,
+            weights=spread.weights(plan.model) if spread else None,
         )
     if not ctx.is_first:
         return {}
+    learnt = spread.learnt(ctx.scratch / "training") if spread and settings.adoption.adapter is None else None
     report = training_report(result) | {"items": plan.items, "objective": settings.adoption.objective, **size}
     report |= {"device": describe(device), "before": before, "held_out_items": plan.held_items}
-    report |= save(ctx.out, settings, plan.model, tokenizer, report, ctx.progress)
+    report |= save(ctx.out, settings, plan.model, tokenizer, report, ctx.progress, learnt)
     keep_history(ctx)
     return report
 
@@ -114,18 +121,25 @@ def held_out(model: Any, objective: Objective, batches: Sequence[Batch]) -> dict
     return {"held_out_loss": loss, **{f"held_out_{name}": value / count for name, value in sums.items()}}
 
 
-def _before(ctx: Context, plan: Plan) -> dict[str, float]:
-    """The held-out measures of the model as it came, kept for a run that goes on."""
+def _before(ctx: Context, plan: Plan, spread: Spread | None) -> dict[str, float]:
+    """The held-out measures of the model as it came, kept for a run that goes on; the first process's, or all help."""
     path = ctx.scratch / "before.json"
-    if not path.exists():
-        write_json(path, held_out(plan.model, plan.objective, plan.held))
-    return dict(read_json(path))
+    if spread is not None and not spread.stands(path):
+        measure = partial(held_out, objective=plan.objective, batches=plan.held)
+        found = spread.before(plan.model, plan.objective, plan.settings, measure)
+    elif spread is None and ctx.is_first and not path.exists():
+        found = held_out(plan.model, plan.objective, plan.held)
+    else:
+        return dict(read_json(path)) if ctx.is_first else {}
+    if ctx.is_first:
+        write_json(path, found)
+    return found
 
 
-def _plan(ctx: Context, settings: Training, llama: Llama, tokenizer: Tokenizer) -> Plan:
+def _plan(ctx: Context, settings: Training, llama: Llama, tokenizer: Tokenizer, spread: Spread | None) -> Plan:
     adoption = settings.adoption
     if adoption.objective in ("dpo", "reward"):
-        return _preference(ctx, settings, llama, tokenizer)
+        return _preference(ctx, settings, llama, tokenizer, spread)
     answers = ctx.inputs.get("answers")
     path = Path(settings.data)
     if answers is not None:  # in our own layout, whatever the prompts' columns were called
@@ -150,7 +164,7 @@ def _plan(ctx: Context, settings: Training, llama: Llama, tokenizer: Tokenizer) 
     return Plan(llama, objective, source, train_settings, held, len(data.learnt), len(data.held), data.notes)
 
 
-def _preference(ctx: Context, settings: Training, llama: Llama, tokenizer: Tokenizer) -> Plan:
+def _preference(ctx: Context, settings: Training, llama: Llama, tokenizer: Tokenizer, spread: Spread | None) -> Plan:
     adoption = settings.adoption
     data = pairs_of(adoption, Path(settings.data), tokenizer)
     train_settings = within_epochs(adoption, len(data.learnt), max(1, adoption.train.rows_per_step // 2))
@@ -161,22 +175,32 @@ def _preference(ctx: Context, settings: Training, llama: Llama, tokenizer: Token
         known, held_known = None, None
     else:
         model, objective = llama, DirectPreference(adoption.preference.beta, adoption.preference.nll_weight)
-        known = _reference(ctx, llama, data.learnt, budget, "learnt", computing=True)
-        held_known = _reference(ctx, llama, data.held, budget, "held", computing=False)
+        known = _reference(ctx, llama, data.learnt, budget, "learnt", spread, computing=True)
+        held_known = _reference(ctx, llama, data.held, budget, "held", spread, computing=False)
     source = PairBatches(data.learnt, train_settings, known, tokenizer.pad)
     held = _held_pairs(data.held, held_known, budget, tokenizer.pad)
     return Plan(model, objective, source, train_settings, held, len(data.learnt), len(data.held), data.notes)
 
 
 def _reference(
-    ctx: Context, llama: Llama, pairs: Sequence[Preference], budget: int, name: str, *, computing: bool
+    ctx: Context,
+    llama: Llama,
+    pairs: Sequence[Preference],
+    budget: int,
+    name: str,
+    spread: Spread | None,
+    *,
+    computing: bool,
 ) -> Tensor:
     """The reference's log-probabilities [pairs, 2], once: the model before training is it, a fresh adapter adds 0.
 
     `computing`: in the dtype that the loop computes in, or every pair would begin with a margin of rounding errors
-    (of bfloat16 against float32 masters); else in the model's own, in which held-out pairs are measured.
+    (of bfloat16 against float32 masters); else in the model's own, in which held-out pairs are measured. On many
+    processes both are computed and measured in the loop's.
     """
     path = ctx.scratch / f"reference-{name}.npy"
+    if spread is not None:
+        return spread.reference(llama, pairs, budget, path, ctx)
     if not path.exists():
         adoption = ctx.settings.adoption
         dtype = compute_dtype(adoption.train, device_of(llama))

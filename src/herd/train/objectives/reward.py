@@ -37,7 +37,8 @@ class RewardModel(nn.Module):
     def __init__(self, llama: Llama) -> None:
         super().__init__()
         self.llama = llama
-        self.score = Score(llama.config.dim, 1, bias=False, device=device_of(llama))
+        device = device_of(llama)  # no folder has the score: it has values over a network without any too
+        self.score = Score(llama.config.dim, 1, bias=False, device="cpu" if device.type == "meta" else device)
         nn.init.zeros_(self.score.weight)
 
     def forward(self, tokens_BT: Tensor, last_B: Tensor, positions_BT: Tensor | None = None) -> Tensor:
