@@ -64,8 +64,8 @@ class Habits:
             need(self, name, getattr(self, name) >= 0, "0 or more")
 
     def interval(self, between: float) -> float:
-        """Seconds between checkpoints, where interruptions are `between` seconds apart."""
-        return self.checkpoint_every or max(60.0, math.sqrt(2 * self.pause * between))
+        """Seconds between checkpoints, a second at least, where interruptions are `between` seconds apart."""
+        return max(1.0, self.checkpoint_every or max(60.0, math.sqrt(2 * self.pause * between)))
 
     def gap(self, kind: Kind) -> float:
         """Seconds from an interruption to training again, lost steps not counted."""
