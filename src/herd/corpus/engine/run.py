@@ -106,7 +106,8 @@ def _why_none(job: Job) -> str:
 
 
 def _forget_others(job: Job) -> None:
-    """Files of units that are no more: the sources had more of them in an earlier run."""
+    """Files of units that are no more: the sources had more of them in an earlier run. And what dead workers left."""
+    sweep(job.out)
     for folder in ("kept", "removed", "unreadable", "lineage", "index", "counts"):
         for path in (job.out / folder).iterdir():
             if int(path.name.split(".")[0]) >= len(job.source):

@@ -48,8 +48,8 @@ class Workers:
         job, left = self._job.shipped(), set(numbers)
         for _ in range(_DEATHS):
             pool = self._opened()
-            futures = {pool.submit(task, job, number): number for number in sorted(left)}
             try:
+                futures = {pool.submit(task, job, number): number for number in sorted(left)}
                 for future in as_completed(futures):
                     future.result()
                     left.discard(futures[future])
