@@ -21,7 +21,9 @@ def test_a_measured_machine_is_planned_for(
     gpu, network = find_gpu(str(path)), find_network(str(tmp_path / "machine.network.json"))
     assert gpu.measured
     assert gpu.node == 2
-    assert [point.side for point in gpu.curve] == sorted(point.side for point in gpu.curve)
+    sizes = [point.size for point in gpu.measured.products]
+    assert sizes == sorted(sizes)
+    assert set(gpu.measured.overhead) == {"plain", "keep", "reshard", "tp", "cp", "pp"}
     assert network.link_latency > 0
     assert main(["plan", "nano", "--gpu", str(path), "--gpus", "2"]) == 0
     assert "2 cpu" in capsys.readouterr().out
