@@ -274,7 +274,7 @@ def test_documents_that_are_not_there(herd: Herd, tmp_path: Path) -> None:
     for place, what in ((missing, "there is no such folder or file"), (empty, "the folder of documents is empty")):
         for dry in (["--dry-run"], []):
             said = herd("raise", "pico", *shrunk(), "--documents", place, "--out", tmp_path / "run", *dry)
-            refused(said, 3, what, place, "hand in a folder or a file of documents")
+            refused(said, 3, what, place, "hand in a folder, a file or an address of documents")
     assert not (tmp_path / "run").exists()
 
 

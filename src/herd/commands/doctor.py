@@ -18,6 +18,8 @@ _EXTRAS = {  # name of an extra -> the modules that it installs
     "grammar": ("llguidance",),
     "serve": ("fastapi", "uvicorn", "httptools", "uvloop", "prometheus_client", "llguidance"),
     "remote": ("fsspec", "s3fs", "gcsfs", "huggingface_hub"),
+    "corpus": ("zstandard", "daft", "ray"),
+    "fp8": ("torchao",),
     "vllm": ("vllm",),
 }
 _WIDTH = 29  # of a column of the table
