@@ -28,13 +28,21 @@ class LoraLinear(nn.Module):
     """base(x) + scale * B A dropout(x); `lora_A` [r, in] and `lora_B` [out, r] in fp32, whatever the base is.
 
     Dropout draws from torch's default generator, which training seeds and keeps in its checkpoints.
+    `device`: where the two are; None: with the base.
     """
 
-    def __init__(self, base: nn.Module, rank: int, scale: float, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        base: nn.Module,
+        rank: int,
+        scale: float,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
         self.base, self.rank, self.scale, self.dropout = base, rank, scale, dropout
         assert isinstance(base, nn.Linear | FrozenLinear | Fp8Linear)
-        device = "cpu" if base.weight.is_meta else base.weight.device  # over a base without values too, it has its own
+        device = base.weight.device if device is None else device
         self.lora_A = nn.Parameter(torch.zeros(rank, base.in_features, device=device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
 
@@ -124,9 +132,10 @@ def matrices(model: nn.Module, leaves: tuple[str, ...]) -> list[tuple[str, nn.Mo
     return [(name, module) for name, module in inside if ".layers." in f".{name}" and name.split(".")[-1] in leaves]
 
 
-def attach(model: nn.Module, settings: LoraSettings) -> None:
+def attach(model: nn.Module, settings: LoraSettings, device: torch.device | str | None = None) -> None:
     """Freeze `model` and put an adapter beside each target, in place; at first the model says what it said before.
 
+    `device`: where the adapters are; None: with their layers. A base without values (meta) may have adapters with some.
     A is drawn uniformly within 1 / sqrt(in), Kaiming's bound with a = sqrt(5) that PEFT uses; B is zero.
     Raises InputError when the model has adapters already.
     """
@@ -135,7 +144,7 @@ def attach(model: nn.Module, settings: LoraSettings) -> None:
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(settings.seed)
     for name, base in matrices(model, settings.targets):
-        layer = LoraLinear(base, settings.rank, settings.alpha / settings.rank, settings.dropout)
+        layer = LoraLinear(base, settings.rank, settings.alpha / settings.rank, settings.dropout, device)
         bound = 1.0 / math.sqrt(layer.lora_A.shape[1])
         with torch.no_grad():
             layer.lora_A.copy_(torch.empty(layer.lora_A.shape).uniform_(-bound, bound, generator=generator))

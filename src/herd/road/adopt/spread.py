@@ -62,7 +62,7 @@ class Spread:
         with torch.device("meta"):
             llama = Llama(self.stored.config).to(torch.bfloat16 if narrow else torch.float32)
         if adoption.adapter is not None:
-            attach(llama, adoption.adapter)
+            attach(llama, adoption.adapter, device="cpu")
         recompute(llama, adoption.recompute, adoption.recompute_every)
         return llama.train()
 
