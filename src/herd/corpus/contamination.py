@@ -16,7 +16,6 @@ Memory is bounded by the benchmarks: about 30 bytes for each of their tokens.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,9 +24,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from herd.corpus.arrays import kept_arrays
 from herd.corpus.ngrams import joined_units
 from herd.corpus.words import ngram_hashes, units
-from herd.errors import ArtifactError, InputError
+from herd.errors import InputError
 from herd.files import atomic_file
 
 U64 = NDArray[np.uint64]
@@ -153,18 +153,11 @@ class ContaminationIndex:
     @staticmethod
     def load(path: Path) -> ContaminationIndex:
         """Raises ArtifactError for a file that is missing, cut short, or no such index."""
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                if int(stored["format"]) != _FORMAT:
-                    raise ValueError(f"its format is {int(stored['format'])}, this herd reads {_FORMAT}")
-                n, benchmarks, ids = int(stored["n"]), stored["benchmarks"].tolist(), stored["ids"].tolist()
-                hashes, runs, starts, tokens = (stored[name] for name in ("hashes", "runs", "starts", "tokens"))
-                index = ContaminationIndex(n, hashes, runs, starts, tokens, benchmarks, ids)
+        with kept_arrays(path, "index of benchmarks", _FORMAT, "build it again from the benchmarks") as stored:
+            n, benchmarks, ids = int(stored["n"]), stored["benchmarks"].tolist(), stored["ids"].tolist()
+            hashes, runs, starts, tokens = (stored[name] for name in ("hashes", "runs", "starts", "tokens"))
+            index = ContaminationIndex(n, hashes, runs, starts, tokens, benchmarks, ids)
             index.check()
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ArtifactError(
-                f"this is no index of benchmarks: {error}", where=str(path), mend="build it again from the benchmarks"
-            ) from error
         return index
 
     def check(self) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from herd.corpus.chance import drawn
 from herd.corpus.records import Document
 from herd.corpus.shards import Shards, ShardWriter
 from herd.errors import InputError
@@ -43,8 +43,7 @@ class Splits:
 
 def is_validation(document_id: str, fraction: float, seed: int = 0) -> bool:
     """Whether a document is held out: by the hash of its id alone, so it does not depend on the rest of the corpus."""
-    digest = hashlib.blake2b(f"{seed}\0{document_id}".encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(digest, "little") < fraction * 2**64
+    return drawn(seed, document_id) < fraction
 
 
 def tokenize(

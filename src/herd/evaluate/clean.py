@@ -29,7 +29,7 @@ FEWEST = 10  # items on either side; below, a part has no score worth the name
 class Cleaned:
     """One model's scores on a benchmark, all of it and its two parts. `dirty_share` of the items is contaminated.
 
-    `clean` and `dirty` are None where a part has no item.
+    `clean` and `dirty` are None where a part has fewer than FEWEST items.
     """
 
     threshold: float
@@ -40,7 +40,7 @@ class Cleaned:
 
     @property
     def gain(self) -> float | None:
-        """S(all) - S(clean); None where fewer than FEWEST items are clean: there is no estimate."""
+        """S(all) - S(clean); None where there is no score of the clean part, and so no estimate."""
         return None if self.clean is None else self.whole.value - self.clean.value
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from herd.corpus.engine.files import packed_lines
 from herd.corpus.records import Document
 from herd.corpus.step import Verdict
 
 ALIVE = -1
-_SHOWN = 300  # characters of an example
+SHOWN = 300  # characters of an example
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Fate:
         if not verdict.keep:
             self.dropped, self.reason, self.detail = step, verdict.reason, verdict.detail
         elif verdict.edited is not None:
-            self.before[step] = self.document.text[:_SHOWN]
+            self.before[step] = self.document.text[:SHOWN]
             self.document = verdict.edited
             self.edits.append(Edit(step, verdict.reason, verdict.detail, len(self.document.text)))
 
@@ -90,8 +91,6 @@ def encoded(row: Mapping[str, Any]) -> bytes:
 
 
 def read_fates(path: Path) -> Iterator[Fate]:
-    from herd.corpus.engine.files import packed_lines
-
     for line in packed_lines(path):
         yield Fate.from_row(json.loads(line))
 

@@ -23,9 +23,9 @@ from herd.corpus.engine.files import packed_file, write_packed
 from herd.corpus.engine.job import Job
 from herd.corpus.engine.lineage import keys_of, line_of
 from herd.corpus.engine.notes import NoteWriter
+from herd.corpus.engine.tally import Tally
 from herd.corpus.records import Document, Unreadable
 from herd.corpus.step import CorpusStep, ManyStep, Noted, Step, Verdict
-from herd.corpus.tally import Tally
 from herd.files import atomic_file, atomic_folder, read_json, write_json
 
 _TOGETHER, _CHARACTERS = 1000, 1 << 22  # documents, or characters, that go through the steps together

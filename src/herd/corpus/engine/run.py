@@ -15,9 +15,9 @@ from herd.corpus.engine.decisions import decide
 from herd.corpus.engine.files import locked, sweep
 from herd.corpus.engine.job import Job
 from herd.corpus.engine.passes import finish, mark
+from herd.corpus.engine.tally import total
 from herd.corpus.engine.workers import Task, Workers
 from herd.corpus.report import CurationReport
-from herd.corpus.tally import total
 from herd.errors import InputError, NoEffectError
 from herd.files import make_folder, read_json, write_json
 from herd.progress import Progress
@@ -98,11 +98,7 @@ def _documents(job: Job) -> int:
 def _why_none(job: Job) -> str:
     found = [one for unit in range(len(job.source)) for one in read_json(job.unit_folder(0, unit) / "unreadable.json")]
     seen = ", ".join(f"{one['file']}: {one['reason']}" for one in found[:3])
-    return (
-        f"hand in at least one document ({len(found)} could not be read: {seen})"
-        if found
-        else ("hand in at least one document")
-    )
+    return "hand in at least one document" + (f" ({len(found)} could not be read: {seen})" if found else "")
 
 
 def _forget_others(job: Job) -> None:

@@ -128,10 +128,10 @@ def _daft(runner: str) -> Any:
         if not ray.is_initialized():
             ray.init(log_to_driver=False)
     name = {"daft": "native", "ray": "ray"}[runner]
-    if _told.setdefault("runner", name) != name:
+    if _told.get("runner", name) != name:
         raise SettingError(f"this process runs Daft on '{_told['runner']}'", where="runner", mend="start another")
-    if "set" not in _told:
-        _told["set"] = name
+    if not _told:
+        _told["runner"] = name
         daft.set_runner_ray() if runner == "ray" else daft.set_runner_native()
     return daft
 

@@ -13,8 +13,6 @@ one that is not surely better than always giving the most frequent label is refu
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +23,10 @@ from scipy import optimize, special
 from scipy.sparse import csr_matrix
 
 from herd.config import need
+from herd.corpus.arrays import kept_arrays
+from herd.corpus.chance import drawn
 from herd.corpus.words import ngram_hashes, units
-from herd.errors import ArtifactError, InputError, NoEffectError
+from herd.errors import InputError, NoEffectError
 from herd.files import atomic_file
 
 F32 = NDArray[np.float32]
@@ -35,7 +35,7 @@ I64 = NDArray[np.int64]
 
 _FORMAT = 1
 _FEWEST = 20  # texts of a label
-_HELD_OUT = 10  # one text in so many
+_HELD_OUT = 0.1  # of the texts
 _Z = 1.96
 
 
@@ -102,10 +102,11 @@ class TextClassifier:
 
     def save(self, path: Path) -> None:
         s = self.settings
-        numbers = np.asarray([_FORMAT, s.bits, s.ngrams, s.characters, s.iterations], np.int64)
+        numbers = np.asarray([s.bits, s.ngrams, s.characters, s.iterations], np.int64)
         with atomic_file(path) as handle:
             np.savez_compressed(
                 handle,
+                format=np.int64(_FORMAT),
                 numbers=numbers,
                 penalty=np.float64(s.penalty),
                 labels=np.asarray(self.labels, dtype=np.str_),
@@ -116,17 +117,12 @@ class TextClassifier:
     @staticmethod
     def load(path: Path) -> TextClassifier:
         """Raises ArtifactError for a file that is missing, cut short, or no classifier of this herd."""
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                version, bits, ngrams, characters, iterations = map(int, stored["numbers"])
-                if version != _FORMAT:
-                    raise ValueError(f"its format is {version}, this herd reads {_FORMAT}")
-                settings = ClassifierSettings(bits, ngrams, characters, float(stored["penalty"]), iterations)
-                labels, weights, bias = stored["labels"].tolist(), stored["weights"], stored["bias"]
+        with kept_arrays(path, "classifier of texts", _FORMAT, "train it again") as stored:
+            bits, ngrams, characters, iterations = map(int, stored["numbers"])
+            settings = ClassifierSettings(bits, ngrams, characters, float(stored["penalty"]), iterations)
+            labels, weights, bias = stored["labels"].tolist(), stored["weights"], stored["bias"]
             if weights.shape != (1 << bits, len(labels)) or bias.shape != (len(labels),):
                 raise ValueError("its parts do not fit together")
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ArtifactError(f"this is no classifier of texts: {error}", where=str(path)) from error
         return TextClassifier(labels, weights.astype(np.float32), bias.astype(np.float32), settings)
 
 
@@ -188,7 +184,7 @@ def _enough(texts: Sequence[str], labels: Sequence[str], names: Sequence[str]) -
 
 def _is_held_out(text: str) -> bool:
     """By the text alone: copies of a text are never on both sides."""
-    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=2).digest()[0] % _HELD_OUT == 0
+    return drawn("held out", text) < _HELD_OUT
 
 
 def _fitted(matrix: csr_matrix, targets: I64, names: Sequence[str], settings: ClassifierSettings) -> TextClassifier:

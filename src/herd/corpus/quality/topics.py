@@ -10,10 +10,10 @@ id alone, so what stays does not depend on the order of documents, on workers, o
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from herd.corpus.chance import drawn
 from herd.corpus.quality.classifier import TextClassifier
 from herd.corpus.records import Document
 from herd.corpus.step import KEEP, Verdict, drop
@@ -65,12 +65,6 @@ class TopicShares:
     def judge(self, document: Document) -> Verdict:
         topic = self.topic(document.text)
         share = self.kept.get(topic, 1.0)
-        if share >= 1.0 or _place(document.id, self.seed) < share:
+        if share >= 1.0 or drawn(self.seed, "topic", document.id) < share:
             return KEEP
         return drop("over_represented", f"{topic}, of which {share:.0%} stays")
-
-
-def _place(name: str, seed: int) -> float:
-    """A number in [0, 1) by the name alone."""
-    digest = hashlib.blake2b(f"{seed}\0topic\0{name}".encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(digest, "little") / 2**64

@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from typing import Any
 
-from herd.corpus.engine.fates import ALIVE, Fate
+from herd.corpus.engine.fates import ALIVE, SHOWN, Fate
 from herd.corpus.report import Share, StepCount
 from herd.corpus.words import count_words
-
-_EXAMPLE = 300  # characters
 
 
 class Tally:
@@ -56,7 +54,7 @@ class Tally:
     def _show(self, step: int, reason: str, detail: str, text: str | None, fate: Fate) -> None:
         shown = self._examples[step].setdefault(reason, [])
         if text is not None and len(shown) < self._most:
-            one = {"id": fate.document.id, "source": fate.document.source, "detail": detail, "text": text[:_EXAMPLE]}
+            one = {"id": fate.document.id, "source": fate.document.source, "detail": detail, "text": text[:SHOWN]}
             shown.append(one)
 
     def counts(self) -> dict[str, Any]:
