@@ -74,20 +74,25 @@ class Optimiser:
             name: self._shadow[name].grad if param.grad is None and name in self._shadow else param.grad
             for name, param in self.masters.items()
         }
-        return {name: grad.contiguous() for name, grad in own.items() if grad is not None}
+        return {name: grad for name, grad in own.items() if grad is not None}
 
     @property
     def _in_one_pass(self) -> bool:
         copies = (self._shadow[name] for name in self.masters if name in self._shadow)
         masters = (own_part(param) for param in self.masters.values())
-        return training_update.updates(masters) and training_update.updates(copies, torch.bfloat16)
+        gradients = (own_part(gradient).contiguous() for gradient in self.gradients().values())
+        return (
+            training_update.updates(masters)
+            and training_update.updates(copies, torch.bfloat16)
+            and training_update.updates(gradients, torch.float32, torch.bfloat16)
+        )
 
     @torch.no_grad()
     def mean_and_clip(self, count: float) -> float:
         """Divide the summed gradients by `count`, clip their global norm; returns the norm before clipping."""
         grads = list(self.gradients().values())
         if self._in_one_pass:
-            norm = math.sqrt(training_update.squares(grads)) / count
+            norm = math.sqrt(training_update.squares([grad.contiguous() for grad in grads])) / count
             self._scale = self._shrinkage(norm) / count  # the update multiplies by it
             return norm
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) / count
@@ -106,10 +111,8 @@ class Optimiser:
         """One AdamW update at rate `lr`; gradients are cleared and the compute copy follows the masters."""
         for group in self.adamw.param_groups:
             group["lr"] = lr
-        gradients = {name: own_part(gradient) for name, gradient in self.gradients().items()}
-        plain = training_update.updates(gradients.values(), torch.float32, torch.bfloat16)
-        if plain and self._in_one_pass:
-            self._step_in_one_pass(gradients)
+        if self._in_one_pass:
+            self._step_in_one_pass()
         else:
             self.adamw.step()
             self.refresh()
@@ -118,12 +121,12 @@ class Optimiser:
             shadow.grad = None
 
     @torch.no_grad()
-    def _step_in_one_pass(self, gradients: dict[str, Tensor]) -> None:
+    def _step_in_one_pass(self) -> None:
         """What torch's AdamW does, over its own state, with what goes before it and after it."""
         beta1, beta2 = self.settings.beta1, self.settings.beta2
         done = []
         rates = {param: group for group in self.adamw.param_groups for param in group["params"]}
-        for name, gradient in gradients.items():
+        for name, gradient in self.gradients().items():
             param = self.masters[name]
             group, state = rates[param], self.adamw.state[param]
             if not state:
@@ -134,7 +137,7 @@ class Optimiser:
             done.append(
                 training_update.Updated(
                     own_part(param),
-                    gradient,
+                    own_part(gradient).contiguous(),
                     own_part(state["exp_avg"]),
                     own_part(state["exp_avg_sq"]),
                     self._shadow.get(name),
